@@ -1,0 +1,8 @@
+"""`python -m mnistlr_core`: the command line."""
+
+import sys
+
+from mnistlr_core.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

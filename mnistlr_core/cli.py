@@ -1,0 +1,235 @@
+"""The command line: the same lab as the dashboard's, for scripts and terminals.
+
+Exit codes: 0 finished, 1 failed, 2 bad input (one line per problem), 3 diverged, 4 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from time import monotonic, sleep
+from typing import Any
+
+from tqdm import tqdm
+
+from mnistlr_core.config import RunConfig, Spec, fields, parse_config
+from mnistlr_core.data import DatasetState
+from mnistlr_core.doctor import examine
+from mnistlr_core.errors import ConfigError, MnistlrError
+from mnistlr_core.estimate import steps_per_epoch
+from mnistlr_core.export import run_as_dict
+from mnistlr_core.lab import Lab
+from mnistlr_core.records import Outcome, Run, RunState
+
+__all__ = ["main"]
+
+_POLL_SECONDS = 0.1
+_EXIT = {RunState.FINISHED: 0, RunState.FAILED: 1, RunState.DIVERGED: 3, RunState.STOPPED: 4}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except ConfigError as error:
+        print("\n".join(map(str, error.problems)), file=sys.stderr)
+        return 2
+    except MnistlrError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m mnistlr_core", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a configuration, or show its stored answer")
+    for spec in fields():
+        train.add_argument(f"--{spec.name.replace('_', '-')}", dest=spec.name, help=_help(spec), metavar=_metavar(spec))
+    _json_option(train)
+    train.set_defaults(command=_train)
+
+    runs = commands.add_parser("runs", help="list the stored runs, newest first")
+    runs.add_argument("--limit", type=int, default=50, help="how many at the most (default 50)")
+    _json_option(runs)
+    runs.set_defaults(command=_runs)
+
+    show = commands.add_parser("show", help="show one run")
+    show.add_argument("id")
+    _json_option(show)
+    show.set_defaults(command=_show)
+
+    stop = commands.add_parser("stop", help="ask a run to stop; it keeps what was trained")
+    stop.add_argument("id")
+    stop.set_defaults(command=_stop)
+
+    delete = commands.add_parser("delete", help="delete a run with its history and files")
+    delete.add_argument("id")
+    delete.add_argument("--yes", action="store_true", help="really do it")
+    delete.set_defaults(command=_delete)
+
+    data = commands.add_parser("data", help="which data sets are here, and fetching them")
+    kinds = data.add_subparsers(required=True, metavar="COMMAND")
+    kinds.add_parser("status", help="say which data sets are here").set_defaults(command=_data_status)
+    fetch = kinds.add_parser("fetch", help="make a data set ready, downloading it where needed")
+    fetch.add_argument("name")
+    fetch.set_defaults(command=_data_fetch)
+
+    doctor = commands.add_parser("doctor", help="check the store, the data sets and the training engine")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _help(spec: Spec) -> str:
+    default = ", ".join(map(str, spec.default)) if isinstance(spec.default, tuple) else spec.default
+    # argparse formats help with %, so a literal one is doubled
+    return f"{spec.help} (default {str(default).lower() if spec.kind == 'flag' else default})".replace("%", "%%")
+
+
+def _metavar(spec: Spec) -> str:
+    match spec.kind:
+        case "choice":
+            return "|".join(spec.choices)
+        case "flag":
+            return "true|false"
+        case "sizes":
+            return "N[,N...]"
+        case _:
+            return "N" if spec.kind == "integer" else "X"
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def _train(options: argparse.Namespace) -> int:
+    given = {spec.name: value for spec in fields() if (value := getattr(options, spec.name)) is not None}
+    config = parse_config(given)
+    with closing(Lab()) as lab:
+        submission = lab.submit(config)
+        run = _watch(lab, submission.run_id, config)
+        cached = submission.outcome is Outcome.CACHED
+        if options.json:
+            _print_json(run_as_dict(run, lab.history(run.id), cached=cached))
+        else:
+            _print_run(lab, run, cached=cached)
+    return _EXIT[run.state]
+
+
+def _watch(lab: Lab, run_id: str, config: RunConfig) -> Run:
+    """Follow a run to its end, with a progress bar on standard error. Ctrl-C asks it to stop, a second one leaves."""
+    run = lab.run(run_id)
+    if not run.state.active:
+        return run
+    total = config.epochs * steps_per_epoch(config)
+    interrupted = False
+    with tqdm(total=total, unit="step", desc=f"{run_id} {config.label}", file=sys.stderr, initial=run.step) as bar:
+        while run.state.active:
+            try:
+                sleep(_POLL_SECONDS)
+                run = lab.run(run_id)
+                bar.update(run.step - bar.n)
+                speed = f", {run.images_per_second:,.0f} images/s" if run.images_per_second else ""
+                bar.set_postfix_str(f"epoch {run.epoch}/{config.epochs}{speed}")
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                lab.stop(run_id)
+    return run
+
+
+def _print_run(lab: Lab, run: Run, *, cached: bool) -> None:
+    print(f"{run.id}  {run.config.label}  {run.state}{' (cached)' if cached else ''}")
+    for row in lab.history(run.id):
+        valid = "" if row.valid_accuracy is None else f"   validation {row.valid_loss:.4f} {row.valid_accuracy:.4f}"
+        print(f"epoch {row.epoch:4d}   training {row.train_loss or float('nan'):.4f} {row.train_accuracy:.4f}{valid}")
+    if run.state is RunState.DIVERGED:
+        print(f"It diverged at step {run.diverged_step}; try a smaller learning rate than {run.config.learning_rate:g}.")
+    if run.error:
+        print(run.error)
+    if run.test:
+        print(f"test {run.test.loss or float('nan'):.4f} {run.test.accuracy:.4f}, {run.test.errors} wrong")
+    speed = f", {run.images_per_second:,.0f} images/s" if run.images_per_second else ""
+    print(f"{run.seconds:.1f} s{speed}, {run.device or 'no device'}")
+
+
+def _runs(options: argparse.Namespace) -> int:
+    with closing(Lab()) as lab:
+        found = lab.runs(limit=options.limit)
+        if options.json:
+            _print_json({"runs": [run_as_dict(run, lab.history(run.id)) for run in found]})
+            return 0
+        for run in found:
+            accuracy = f"{run.test.accuracy:.4f}" if run.test else "      "
+            print(f"{run.id}  {run.state:9}  {accuracy}  {run.seconds:8.1f} s  {run.config.dataset}  {run.config.label}")
+        if not found:
+            print("No runs yet: python -m mnistlr_core train", file=sys.stderr)
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    with closing(Lab()) as lab:
+        run = lab.run(options.id)
+        if options.json:
+            _print_json(run_as_dict(run, lab.history(run.id), cached=run.state.answered))
+        else:
+            _print_run(lab, run, cached=False)
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    with closing(Lab()) as lab:
+        lab.stop(options.id)
+    return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    if not options.yes:
+        print(f"This deletes run {options.id} for good; say --yes to do it.", file=sys.stderr)
+        return 2
+    with closing(Lab()) as lab:
+        lab.delete(options.id)
+    return 0
+
+
+def _data_status(options: argparse.Namespace) -> int:
+    with closing(Lab()) as lab:
+        for status in lab.dataset_statuses():
+            print(f"{status.name:14} {status.state:9} {status.message}")
+            if status.warning:
+                print(f"{'':14} warning   {status.warning}")
+    return 0
+
+
+def _data_fetch(options: argparse.Namespace) -> int:
+    with closing(Lab()) as lab:
+        started = monotonic()
+        lab.fetch(options.name)
+        with tqdm(total=100, unit="%", desc=options.name, file=sys.stderr) as bar:
+            while True:
+                sleep(_POLL_SECONDS)
+                status = lab.dataset_status(options.name)
+                bar.update(round(100 * (status.fraction or 0)) - bar.n)
+                over = status.state is DatasetState.READY or not lab.fetching(options.name)
+                if over and monotonic() - started > 2 * _POLL_SECONDS:
+                    break
+    status = lab.dataset_status(options.name)
+    print(status.message)
+    return 0 if status.state is DatasetState.READY else 1
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    with closing(Lab()) as lab:
+        findings = examine(lab)
+        for finding in findings:
+            print(f"{'ok  ' if finding.well else 'BAD '} {finding.what}: {finding.words}")
+    return 0 if all(finding.well for finding in findings) else 1
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, allow_nan=False))

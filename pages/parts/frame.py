@@ -1,0 +1,50 @@
+"""What surrounds every page: the navigation, the guard that deep links need, and the process's one lab."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mnistlr_core.lab import Lab
+
+__all__ = ["lab", "require", "run"]
+
+_INSIDE = "_inside_frame"
+
+
+@st.cache_resource(show_spinner=False)
+def lab() -> Lab:
+    """The lab of this server process, its engine starting and its first data sets on their way."""
+    opened = Lab()
+    opened.start()
+    opened.fetch("digits")
+    opened.fetch("mnist")
+    return opened
+
+
+def run() -> None:
+    """Run the page that the URL asks for, inside the frame."""
+    st.set_page_config(page_title="mnistlr", page_icon=":material/exercise:", layout="wide")
+    page = _navigation()
+    st.session_state[_INSIDE] = True
+    try:
+        page.run()
+    finally:
+        st.session_state[_INSIDE] = False
+
+
+def require() -> None:
+    """The first line of every page.
+
+    On a fresh server a deep link runs the page without its frame, because a folder called `pages` makes Streamlit
+    begin in its old mode. Building the navigation ends that mode for good; the rerun then comes through the frame.
+    """
+    if not st.session_state.get(_INSIDE):
+        _navigation()
+        st.rerun()
+
+
+def _navigation() -> st.Page:  # type: ignore[valid-type]  # st.Page is a function; its return type is not exported
+    # The file's stem must be the page's address: the old mode resolves a deep link by it.
+    return st.navigation(
+        [st.Page("pages/train.py", title="Train", icon=":material/play_arrow:", default=True)], position="top"
+    )

@@ -1,0 +1,201 @@
+"""One run on the screen: live while it trains, then its figures, curves, mistakes and confusion."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mnistlr_core import charts
+from mnistlr_core.config import TestWatch
+from mnistlr_core.data import DATASETS
+from mnistlr_core.errors import ArtifactError, DatasetError
+from mnistlr_core.estimate import steps_per_epoch
+from mnistlr_core.evaluation import confusion
+from mnistlr_core.lab import Lab
+from mnistlr_core.records import Run, RunState, best_epoch
+from pages.parts import form, image_grid
+from pages.parts.words import duration, percent
+
+__all__ = ["show", "show_empty"]
+
+_BADGES = {
+    RunState.QUEUED: ("Queued", ":material/hourglass_top:", "gray"),
+    RunState.RUNNING: ("Running", ":material/sprint:", "blue"),
+    RunState.FINISHED: ("Finished", ":material/check:", "green"),
+    RunState.STOPPED: ("Stopped", ":material/stop:", "orange"),
+    RunState.DIVERGED: ("Diverged", ":material/trending_up:", "violet"),
+    RunState.FAILED: ("Failed", ":material/error:", "red"),
+}
+
+
+def show_empty(lab: Lab) -> None:
+    """Nothing chosen yet: what this is, what to press, and what others have trained."""
+    with st.container(border=True):
+        st.markdown("##### What happens if I change this?")
+        st.markdown(
+            "Train a linear model or a small neural network on handwritten digits, here and now. "
+            "Pick values on the form, press **Train**, watch the curves, and see the images it reads wrong."
+        )
+        st.caption("The values that stand there reach about 91 % on MNIST in a second or two.")
+    recent = [run for run in lab.runs(limit=20) if run.test][:6]
+    if recent:
+        st.markdown("###### Trained before")
+        for run in recent:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.page_link(
+                    "pages/train.py", label=run.config.label, icon=":material/show_chart:", query_params={"run": run.id}
+                )
+                st.caption(f"{DATASETS[run.config.dataset].title} · test {percent(run.test.accuracy) if run.test else '–'}")
+
+
+def show(lab: Lab, run: Run) -> None:
+    """The whole view of a run, whatever its state."""
+    _header(run)
+    if run.state.active:
+        _live(lab, run)
+        return
+    _explain(run)
+    _figures(lab, run)
+    _curves(lab, run)
+    if run.test is not None:
+        _mistakes(lab, run)
+
+
+def _header(run: Run) -> None:
+    word, icon, colour = _BADGES[run.state]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"##### {run.config.label}", width="content")
+        st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
+        st.badge(DATASETS[run.config.dataset].title, color="gray")
+        if run.device:
+            st.badge(run.device, color="gray")
+    if run.notice:
+        st.caption(f":material/healing: {run.notice}")
+
+
+def _live(lab: Lab, run: Run) -> None:
+    """Poll while the run is active. A redraw happens only on new data: an equal figure is not sent again."""
+
+    @st.fragment(run_every=0.5)
+    def watch() -> None:
+        now = lab.run(run.id)
+        if now.state is not run.state:
+            st.rerun()
+        _progress(lab, now)
+        paused = st.toggle("Pause live updates", key="paused", help="Keeps your zoom while the training goes on.")
+        if not paused:
+            st.session_state["_live_data"] = (run.id, lab.history(run.id), lab.step_losses(run.id), now)
+        owner, history, losses, then = st.session_state.get("_live_data", (None, (), (), now))
+        if owner == run.id:
+            _draw_curves(then, history, losses)
+
+    watch()
+
+
+def _progress(lab: Lab, run: Run) -> None:
+    config = run.config
+    total = config.epochs * (run.steps_per_epoch or steps_per_epoch(config))
+    if run.state is RunState.QUEUED:
+        st.progress(0.0, text=f"Queued: {lab.trouble or 'waiting for the worker'}…")
+        return
+    if not run.step:
+        st.progress(0.0, text="Loading the images…")
+        return
+    words = [f"Epoch {min(run.epoch + 1, config.epochs)} of {config.epochs}"]
+    if run.images_per_second:
+        words.append(f"{run.images_per_second:,.0f} images/s")
+    if run.seconds:
+        words.append(f"{duration(run.seconds * (total - run.step) / run.step)} left")
+    st.progress(min(1.0, run.step / total), text=" · ".join(words))
+
+
+def _explain(run: Run) -> None:
+    """The states that are no plain success, each with its own words and a next step."""
+    config = run.config
+    if run.state is RunState.DIVERGED:
+        smaller = config.replace(learning_rate=max(1e-7, float(f"{config.learning_rate / 10:.2g}")))
+        st.warning(
+            f"**Diverged at step {run.diverged_step:,}**: with a learning rate of {config.learning_rate:g} the loss grew "
+            "without bound, so the steps overshoot. That is a result, and it is kept.",
+            icon=":material/trending_up:",
+        )
+        st.button(
+            f"Fill the form with learning rate {smaller.learning_rate:g}",
+            icon=":material/replay:",
+            key="smaller",
+            on_click=form.fill,
+            args=(smaller,),
+        )
+    elif run.state is RunState.FAILED:
+        st.error(f"**Failed.** {run.error} Press Train to try again.", icon=":material/error:")
+    elif run.state is RunState.STOPPED:
+        kept = f"after {run.epoch} of {config.epochs} epochs; what was trained is kept" if run.step else "before it began"
+        st.info(f"**Stopped** {kept}. Press Train to go on.", icon=":material/stop:")
+
+
+def _figures(lab: Lab, run: Run) -> None:
+    if run.test is None:
+        return
+    history = lab.history(run.id)
+    best = best_epoch(history)
+    size = DATASETS[run.config.dataset].test_size
+    with st.grid(4, min_column_width=130):
+        st.metric("Test accuracy", percent(run.test.accuracy), border=True, height="stretch")
+        loss = "–" if run.test.loss is None else f"{run.test.loss:.4f}"
+        st.metric("Test loss", loss, border=True, height="stretch")
+        st.metric(f"Wrong of {size:,}", f"{run.test.errors:,}", border=True, height="stretch")
+        st.metric("Trained in", duration(run.seconds), border=True, height="stretch")
+    words = [f"{run.images_per_second:,.0f} images/s" if run.images_per_second else ""]
+    if best is not None and best.valid_accuracy is not None:
+        words.append(f"best validation {percent(best.valid_accuracy)} at epoch {best.epoch}")
+    if run.config.test_watch is TestWatch.STEPS and (looks := lab.test_rows(run.id)):
+        words.append("test by step " + ", ".join(f"{look.step:,}: {percent(look.accuracy)}" for look in looks[:12]))
+    st.caption(" · ".join(word for word in words if word))
+
+
+def _curves(lab: Lab, run: Run) -> None:
+    _draw_curves(run, lab.history(run.id), lab.step_losses(run.id))
+
+
+def _draw_curves(run: Run, history, losses) -> None:  # type: ignore[no-untyped-def]
+    if not len(losses):
+        return
+    numbers = charts.curves(history, losses, run.steps_per_epoch or steps_per_epoch(run.config))
+    colour, epochs = charts.colour(run.id), run.config.epochs
+    sentence = charts.curves_sentence(numbers)
+    with st.grid(2, min_column_width=300):
+        for title, figure in (
+            ("Loss", charts.loss_figure(numbers, colour=colour, epochs=epochs)),
+            ("Accuracy", charts.accuracy_figure(numbers, colour=colour, epochs=epochs)),
+        ):
+            with st.container(border=True):
+                st.markdown(f"###### {title}")
+                st.plotly_chart(figure, key=f"chart_{title.lower()}", config={"displayModeBar": False}, alt=sentence)
+    st.caption(sentence)
+
+
+def _mistakes(lab: Lab, run: Run) -> None:
+    try:
+        predictions, dataset = lab.predictions(run), lab.dataset(run.config.dataset)
+    except (ArtifactError, DatasetError) as error:
+        st.warning(str(error), icon=":material/broken_image:")
+        return
+    classes = dataset.info.classes
+    matrix = confusion(predictions.labels, predictions.predicted, len(classes))
+    wrong, right = st.columns([3, 2])
+    with right, st.container(border=True):
+        st.markdown("###### Confusion · actual down, predicted across")
+        normalise = st.toggle("Normalise", key="normalise", bind="query-params")
+        sentence = charts.confusion_sentence(matrix, classes)
+        event = st.plotly_chart(
+            charts.confusion_figure(matrix, classes, normalise=normalise, selected=image_grid.filtered_cell()),
+            key=f"confusion_{run.id}",
+            on_select="rerun",
+            selection_mode="points",
+            config={"displayModeBar": False},
+            alt=sentence,
+        )
+        cell = charts.picked_cell(event.selection)
+        st.caption(f"{sentence} Click a cell to see its images.")
+    with wrong, st.container(border=True):
+        st.markdown(f"###### What it got wrong · {predictions.errors:,} of {len(predictions.labels):,}")
+        image_grid.show_mistakes(predictions, dataset.test_images, classes, cell=cell)

@@ -1,0 +1,29 @@
+"""Pick hyperparameters, press Train, watch, and see what the model gets wrong."""
+
+import streamlit as st
+
+from mnistlr_core.errors import MnistlrError, RunNotFound
+from pages.parts import form, frame, run_view
+
+frame.require()
+lab = frame.lab()
+
+try:
+    run = lab.run(st.query_params["run"]) if "run" in st.query_params else None
+    missing = None
+except RunNotFound as error:
+    run, missing = None, str(error)
+except MnistlrError as error:
+    st.error(str(error), icon=":material/database_off:")
+    st.stop()
+
+controls, stage = st.columns([1, 3], gap="medium")
+with controls:
+    form.show(lab, run)
+with stage:
+    if missing:
+        st.warning(f"{missing[0].upper()}{missing[1:]}. Choose values and press Train.", icon=":material/link_off:")
+    if run is None:
+        run_view.show_empty(lab)
+    else:
+        run_view.show(lab, run)

@@ -1,0 +1,274 @@
+"""The numbers of the figures, what makes the figures themselves right, and the sentences."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from mnistlr_core import charts
+from mnistlr_core.charts import RunCurves, accuracy_figure, colour, confusion_figure, curves, loss_figure, picked_cell
+
+DIGITS = [str(digit) for digit in range(10)]
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Row:
+    epoch: int
+    train_loss: float = 0.3
+    train_accuracy: float = 0.9
+    valid_loss: float | None = None
+    valid_accuracy: float | None = None
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+
+
+def run(accuracies: list[float], valid: list[float] | None = None, train: list[float] | None = None) -> RunCurves:
+    """The curves of a run with these validation accuracies, validation losses and training losses by epoch."""
+    n = len(accuracies)
+    valid, train = valid or [1 / (e + 1) for e in range(n)], train or [1 / (e + 1) for e in range(n)]
+    rows = [Row(e + 1, train[e], accuracies[e], valid[e], accuracies[e]) for e in range(n)]
+    return curves(rows, [], 10)
+
+
+def names(figure: go.Figure) -> list[str]:
+    return [trace.name for trace in figure.data]
+
+
+def matrix() -> Any:
+    counts = np.random.default_rng(0).integers(0, 40, (10, 10))
+    np.fill_diagonal(counts, 900)
+    return counts
+
+
+def test_curves_are_float32_with_nan_where_nothing_was_measured() -> None:
+    numbers = curves([Row(1), Row(2, valid_loss=0.5, valid_accuracy=0.8)], [2.0, 1.0, 0.5, 0.25], 2)
+    assert numbers.epochs.dtype == numbers.valid_loss.dtype == numbers.step_losses.dtype == np.float32
+    np.testing.assert_array_equal(numbers.valid_accuracy, np.array([NAN, 0.8], np.float32))
+    np.testing.assert_array_equal(numbers.step_epochs, [0.5, 1, 1.5, 2])
+    assert numbers.best == 1
+    assert numbers.diverged_at is None
+
+
+def test_the_best_epoch_is_the_first_of_equals() -> None:
+    assert run([0.8, 0.9, 0.9]).best == 1
+    assert curves([Row(1)], [], 10).best is None
+
+
+@pytest.mark.parametrize("steps", [0, 1, 499, 500, 501, 4400, 100_003])
+def test_steps_are_averaged_to_500_points_and_keep_their_mean(steps: int) -> None:
+    losses = np.random.default_rng(1).random(steps).astype(np.float32)
+    numbers = curves([], losses, 550)
+    assert len(numbers.step_losses) == len(numbers.step_epochs) <= 500
+    assert (np.diff(numbers.step_epochs) > 0).all()
+    if steps:
+        width = -(-steps // 500)
+        whole = steps // width
+        np.testing.assert_allclose(
+            numbers.step_losses[:whole], losses[: whole * width].reshape(whole, width).mean(axis=1), rtol=1e-5
+        )
+
+
+def test_divergence_is_noted_and_breaks_the_lines() -> None:
+    numbers = curves([Row(1), Row(2, train_loss=float("inf"))], [1.0, 2.0, float("inf"), NAN], 2)
+    assert numbers.diverged_at == 1.5
+    assert np.isnan(numbers.train_loss[1])
+    assert numbers.step_losses.tolist() == [1.0, 2.0]
+    for figure in (loss_figure, accuracy_figure):
+        assert "Infinity" not in figure(numbers, colour="#123456", epochs=2).to_json()
+
+
+def test_steps_per_epoch_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="must be positive; got 0"):
+        curves([], [], 0)
+
+
+@pytest.mark.parametrize("build", [loss_figure, accuracy_figure])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        curves([], [], 10),
+        curves([], [2.3, 1.0], 10),
+        curves([Row(1)], [0.0], 10),
+        curves([Row(1, NAN, NAN, NAN, NAN)], [NAN], 10),
+        run([0.9] * 40),
+    ],
+)
+def test_figures_are_valid_at_every_stage(build: Any, numbers: RunCurves) -> None:
+    figure = build(numbers, colour=colour("a"), epochs=8)
+    spec = json.loads(figure.to_json())
+    assert spec["layout"]["xaxis"]["range"] == [0, 8]
+    low, high = spec["layout"]["yaxis"]["range"]
+    assert np.isfinite([low, high]).all()
+    assert low < high
+    assert "font" not in spec["layout"]
+    assert "paper_bgcolor" not in spec["layout"]
+
+
+def test_one_colour_and_three_dashes() -> None:
+    numbers = curves([Row(1, 0.3, 0.9, 0.4, 0.8, 0.5, 0.7)], [1.0], 1)
+    figure = accuracy_figure(numbers, colour="#123456", epochs=1)
+    assert names(figure) == ["Training", "Validation", "Test", "Best"]
+    assert [trace.line.dash for trace in figure.data[:3]] == ["solid", "dash", "dot"]
+    assert {trace.line.color for trace in figure.data[:3]} == {"#123456"}
+    assert figure.data[1].y.tolist() == pytest.approx([80])
+    assert figure.data[3].marker.symbol == "star"
+    assert all("markers" in trace.mode for trace in figure.data)
+    assert names(loss_figure(numbers, colour="#123456", epochs=1))[0] == "Batches"
+
+
+def test_without_validation_no_star() -> None:
+    assert names(accuracy_figure(curves([Row(1)], [], 1), colour="#123456", epochs=1)) == ["Training"]
+
+
+def test_a_colour_stays_the_same_in_every_process() -> None:
+    assert [colour(key) for key in ("a", "b", "run-7")] == ["#cc0910", "#e86b06", "#0c7259"]
+
+
+def linear(hexadecimal: str) -> Any:
+    channels = np.array([int(hexadecimal[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def test_the_palette_is_legible_on_both_themes_and_told_apart_without_red_or_green() -> None:
+    def luminance(hexadecimal: str) -> float:
+        return float(linear(hexadecimal) @ [0.2126, 0.7152, 0.0722])
+
+    for one in charts.PALETTE:
+        assert 1.05 / (luminance(one) + 0.05) >= 3
+        assert (luminance(one) + 0.05) / (luminance("#0e1117") + 0.05) >= 3
+
+    # Severity 1.0 of Machado, Oliveira and Fernandes 2009; OKLab by Ottosson 2020.
+    protan = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    deutan = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    to_lms = [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566]]
+    to_lms += [[0.0883024619, 0.2817188376, 0.6299787005]]
+    to_lab = [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099]]
+    to_lab += [[0.0259040371, 0.7827717662, -0.8086757660]]
+    for sight in (np.eye(3), np.array(protan), np.array(deutan)):
+        seen = [np.array(to_lab) @ np.cbrt(np.array(to_lms) @ np.clip(sight @ linear(c), 0, 1)) for c in charts.PALETTE]
+        assert min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(seen, 2)) > 0.11
+
+
+def test_the_matrix_keeps_the_diagonal_apart_and_takes_clicks() -> None:
+    counts = matrix()
+    right, wrong, clicks = confusion_figure(counts, DIGITS).data
+    assert np.isfinite(right.z).sum() == 10
+    assert np.isnan(np.diag(wrong.z)).all()
+    off = ~np.eye(10, dtype=bool)
+    np.testing.assert_array_equal(wrong.z[off], counts[off])
+    assert wrong.zmax == counts[off].max()
+    assert [(point[0], point[1]) for point in clicks.customdata] == list(itertools.product(range(10), repeat=2))
+    assert [(y, x) for x, y in zip(clicks.x, clicks.y, strict=True)] == list(itertools.product(range(10), repeat=2))
+    assert clicks.unselected.marker.opacity == clicks.selected.marker.opacity == clicks.marker.opacity == 0
+
+
+def test_the_matrix_normalises_by_row_and_outlines_one_cell() -> None:
+    counts = np.array([[3, 1], [0, 0]])
+    figure = confusion_figure(counts, ["cat", "dog"], normalise=True, selected=(0, 1))
+    texts = [annotation.text for annotation in figure.layout.annotations]
+    assert [text.split(">")[1].split("<")[0] for text in texts] == ["75.0", "25.0", "0", "0"]
+    outline = figure.layout.shapes[0]
+    assert (outline.x0 + outline.x1, outline.y0 + outline.y1) == (2, 0)
+    assert "1 of 4 (25.0 %)" in figure.data[2].text[1]
+    assert not confusion_figure(counts, ["cat", "dog"]).layout.shapes
+
+
+def test_a_matrix_without_errors_is_valid() -> None:
+    assert confusion_figure(np.diag([5, 5]), ["a", "b"]).data[1].zmax == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "cell"),
+    [
+        ({"selection": {"points": [{"customdata": [4, 9]}]}}, (4, 9)),
+        ({"points": [{"customdata": [4, 9]}]}, (4, 9)),
+        ({"points": [{"customdata": {"0": 4, "1": 9}}]}, (4, 9)),
+        ({"selection": {"points": []}}, None),
+        ({"selection": {"points": [{"x": 1}]}}, None),
+        ({"selection": {"points": [{"customdata": ["x", "y"]}]}}, None),
+        ({"selection": {"points": [{"customdata": [1, 2, 3]}]}}, None),
+        ({"selection": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_clicks_are_read_defensively(event: Any, cell: tuple[int, int] | None) -> None:
+    assert picked_cell(event) == cell
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        (curves([], [], 10), "Nothing has been trained yet."),
+        (curves([], [2.0] * 5, 10), "Training loss is 2.00 after 0.5 epochs; the first epoch has not finished yet."),
+        (run([0.9]), "Validation accuracy is 90 % after 1 epoch; one epoch shows no trend yet."),
+        (
+            run([0.9, 0.91, 0.915]),
+            "Validation accuracy reached 90 % after 1 epoch and 91.5 % after 3; "
+            "it is still rising, so more epochs may help.",
+        ),
+        (
+            run([0.9, 0.9150, 0.9155, 0.9151]),
+            "Validation accuracy reached 90 % after 1 epoch and 91.5 % after 4; "
+            "over the last 3 epochs it moved by less than 0.2 points.",
+        ),
+        (
+            run([0.90, 0.93, 0.91, 0.89]),
+            "Validation accuracy went from 90 % after 1 epoch to 89 % after 4; "
+            "its best was 93 % after 2, and no trend is clear since.",
+        ),
+        (
+            run([0.95, 0.97, 0.971, 0.972], valid=[0.2, 0.1, 0.11, 0.13]),
+            "Validation accuracy reached 95 % after 1 epoch and 97.2 % after 4; "
+            "validation loss has risen since epoch 2 while training loss kept falling: the model is overfitting.",
+        ),
+        (
+            run([0.9, 0.5], train=[0.3, 8.0]),
+            "Training loss rose from 0.30 after epoch 1 to 8.00 after epoch 2; a lower learning rate may help.",
+        ),
+        (
+            curves([Row(1, valid_loss=0.5, valid_accuracy=0.8)], [1.0] * 12 + [NAN], 10),
+            "Training diverged after 1.3 epochs: the loss is no longer a finite number. "
+            "Validation accuracy had reached 80 %.",
+        ),
+        (
+            curves([Row(1)], [], 10),
+            "Training accuracy is 90 % after 1 epoch. "
+            "No images were held out for validation, so the curves can't show overfitting.",
+        ),
+        (
+            run([0.9999, 0.99995]),
+            "Validation accuracy reached 99.99 % after 1 epoch and 99.99 % after 2; "
+            "over the last 2 epochs it moved by less than 0.2 points.",
+        ),
+    ],
+)
+def test_the_curves_in_words(numbers: RunCurves, words: str) -> None:
+    assert charts.curves_sentence(numbers) == words
+
+
+def test_the_matrix_in_words() -> None:
+    counts = np.diag([900] * 10)
+    assert charts.confusion_sentence(counts, DIGITS) == "All 9,000 images were read correctly."
+    assert charts.confusion_sentence(counts * 0, DIGITS) == "No image has been classified yet."
+    counts[4, 9], counts[7, 9], counts[5, 3], counts[0, 1] = 51, 37, 36, 1
+    assert (
+        charts.confusion_sentence(counts, DIGITS) == "Most confused: 4 read as 9 (51 times), 7 as 9 (37), 5 as 3 (36)."
+    )
+
+
+def test_charts_load_neither_torch_nor_plotly_express() -> None:
+    code = (
+        "import sys, mnistlr_core.charts; print({'torch', 'sklearn', 'plotly.express', 'streamlit'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
