@@ -62,7 +62,9 @@ class Artifacts:
         except FileNotFoundError:
             raise ArtifactMissing(f"the file {stored.path} is gone; train the run again to make it anew") from None
         if len(data) != stored.size or hashlib.sha256(data).hexdigest() != stored.sha256:
-            message = f"the file {stored.path} is not the one that was written ({len(data)} bytes, {stored.size} expected)"
+            message = (
+                f"the file {stored.path} is not the one that was written ({len(data)} bytes, {stored.size} expected)"
+            )
             raise ArtifactDamaged(f"{message}; train the run again to make it anew")
         return data
 

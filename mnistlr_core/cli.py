@@ -149,7 +149,9 @@ def _print_run(lab: Lab, run: Run, *, cached: bool) -> None:
         valid = "" if row.valid_accuracy is None else f"   validation {row.valid_loss:.4f} {row.valid_accuracy:.4f}"
         print(f"epoch {row.epoch:4d}   training {row.train_loss or float('nan'):.4f} {row.train_accuracy:.4f}{valid}")
     if run.state is RunState.DIVERGED:
-        print(f"It diverged at step {run.diverged_step}; try a smaller learning rate than {run.config.learning_rate:g}.")
+        print(
+            f"It diverged at step {run.diverged_step}; try a smaller learning rate than {run.config.learning_rate:g}."
+        )
     if run.error:
         print(run.error)
     if run.test:
@@ -166,7 +168,9 @@ def _runs(options: argparse.Namespace) -> int:
             return 0
         for run in found:
             accuracy = f"{run.test.accuracy:.4f}" if run.test else "      "
-            print(f"{run.id}  {run.state:9}  {accuracy}  {run.seconds:8.1f} s  {run.config.dataset}  {run.config.label}")
+            print(
+                f"{run.id}  {run.state:9}  {accuracy}  {run.seconds:8.1f} s  {run.config.dataset}  {run.config.label}"
+            )
         if not found:
             print("No runs yet: python -m mnistlr_core train", file=sys.stderr)
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -54,9 +55,7 @@ class LocalCluster:
         self._file.unlink(missing_ok=True)
         self._settings = settings
         loopback = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--no-dashboard"]
-        self._scheduler = self._start(
-            "scheduler", [*loopback, "--port", "0", "--scheduler-file", str(self._file)]
-        )
+        self._scheduler = self._start("scheduler", [*loopback, "--port", "0", "--scheduler-file", str(self._file)])
         self._worker_arguments = [
             *("--scheduler-file", str(self._file), *loopback),
             *("--nworkers", str(settings.workers), "--nthreads", "4"),
@@ -106,7 +105,8 @@ class LocalCluster:
                 stderr=output,
                 cwd=Path(__file__).parent.parent,
                 # Ctrl-C in the terminal reaches the server alone, which then ends them in order.
-                **({"creationflags": 0x00000200} if sys.platform == "win32" else {"start_new_session": True}),
+                start_new_session=os.name == "posix",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
 
     def _wait_for_address(self) -> str:
@@ -117,7 +117,9 @@ class LocalCluster:
             if self._scheduler.poll() is not None:
                 break
             sleep(0.02)
-        raise EngineUnavailable(f"the scheduler did not start; its log is {self._folder.name}/scheduler.log in MNISTLR_HOME")
+        raise EngineUnavailable(
+            f"the scheduler did not start; its log is {self._folder.name}/scheduler.log in MNISTLR_HOME"
+        )
 
 
 def scheduler_address(settings: Settings) -> str | None:

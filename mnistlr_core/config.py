@@ -7,6 +7,7 @@ and the documentation are all made from `fields()`.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import types
@@ -17,7 +18,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from mnistlr_core.errors import ConfigError, Problem
@@ -102,7 +103,12 @@ def _spec(
     steps: tuple[float, ...] = (),
     **limits: Any,
 ) -> Any:
-    return Field(title=title, description=help, json_schema_extra={"scale": scale, "labels": labels, "steps": steps}, **limits)
+    return Field(
+        title=title,
+        description=help,
+        json_schema_extra={"scale": scale, "labels": list(labels), "steps": list(steps)},
+        **limits,
+    )
 
 
 def _sizes(value: object) -> object:
@@ -131,7 +137,9 @@ class RunConfig(BaseModel):
     Raises `ConfigError` through `parse_config`; constructing it directly raises pydantic's `ValidationError`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, ignored_types=(cached_property,))
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, ignored_types=(cached_property,)
+    )
 
     dataset: DatasetName = _spec(
         "Data set",
@@ -259,7 +267,7 @@ class RunConfig(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_overflow(cls, value: object, info: ValidationInfo) -> object:
+    def _refuse_overflow(cls, value: object) -> object:
         """An integer too large for a float must be a problem in words, not an OverflowError."""
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**63:
             raise ValueError("a number of at most 19 digits")
@@ -304,6 +312,11 @@ class RunConfig(BaseModel):
         model = "Linear" if self.architecture is Architecture.LINEAR else "MLP " + "-".join(map(str, self.hidden))
         optimizer = {"sgd": "SGD", "adam": "Adam", "adagrad": "Adagrad"}[self.optimizer]
         return f"{model}, {optimizer}, lr {self.learning_rate:g}, batch {self.batch_size}"
+
+    def layer_sizes(self, *, pixels: int, classes: int) -> tuple[tuple[int, int], ...]:
+        """(inputs, outputs) of each fully connected layer, first to last."""
+        hidden = self.hidden if self.architecture is Architecture.MLP else ()
+        return tuple(itertools.pairwise((pixels, *hidden, classes)))
 
     def replace(self, **changes: Any) -> Self:
         """A changed copy, checked anew (pydantic's `model_copy(update=…)` would not check)."""
@@ -386,7 +399,9 @@ def _from_text(name: str, value: object) -> object:
         return value
     try:
         if info.annotation is bool:
-            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}.get(text.lower(), value)
+            return {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}.get(
+                text.lower(), value
+            )
         if info.annotation is int:
             number = float(text)
             return int(text) if text.lstrip("+-").isdigit() else int(number) if number.is_integer() else number
@@ -403,7 +418,9 @@ def _problems(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Pro
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]) if item["loc"] else "config"
         got = repr(values.get(name, item.get("input")))
-        yield Problem(name, _rule(specs.get(name), item["type"], item["msg"]), got if len(got) <= 80 else got[:77] + "…")
+        yield Problem(
+            name, _rule(specs.get(name), item["type"], item["msg"]), got if len(got) <= 80 else got[:77] + "…"
+        )
 
 
 def _rule(spec: Spec | None, kind: str, message: str) -> str:

@@ -1,4 +1,4 @@
-"""Datasets as uint8 arrays on disk: which there are, opening, checking, publishing and splitting them.
+"""Prepared datasets, uint8 arrays on disk: opening, checking, publishing and splitting them.
 
 A prepared dataset is a folder that appears whole or not at all, by one rename:
 
@@ -22,25 +22,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from math import isfinite, prod
+from math import isfinite
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mnistlr_core.catalogue import DatasetInfo, dataset_info
 from mnistlr_core.errors import ConfigError, DatasetDamaged, DatasetMissing, Problem
 
 __all__ = [
-    "DATASETS",
     "Dataset",
-    "DatasetInfo",
     "DatasetState",
     "DatasetStatus",
     "Split",
     "clear_status",
-    "dataset_info",
     "load",
     "publish",
     "split",
@@ -54,62 +51,6 @@ ByteArray = np.memmap[Any, np.dtype[np.uint8]]
 _FORMAT = 1  # of meta.json
 _SPLIT_SEED = 20_240_229  # changing it changes every run's validation images
 _STALE_AFTER_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetInfo:
-    """What a dataset is, known before any of its files is here."""
-
-    name: str
-    title: str
-    image_shape: tuple[int, ...]
-    classes: tuple[str, ...]
-    train_size: int
-    test_size: int
-    sentence: str
-    download_bytes: int
-
-    @property
-    def pixels(self) -> int:
-        """Numbers per image: 784 for MNIST."""
-        return prod(self.image_shape)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each array, by its name."""
-        sizes, kinds = {"train": self.train_size, "test": self.test_size}, {"images": self.image_shape, "labels": ()}
-        return {f"{part}_{kind}": (size, *rest) for part, size in sizes.items() for kind, rest in kinds.items()}
-
-
-_DIGITS = tuple("0123456789")
-_CLOTHES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-_KANA = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
-_OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-_MNIST = (
-    "Handwritten digits of census workers and students, collected by NIST and arranged by LeCun, Cortes and Burges."
-)
-_FASHION = "Photographs of clothes from Zalando's catalogue, made as a harder stand-in for MNIST."
-_KMNIST = "Cursive Japanese characters from classical books, one for each row of hiragana, by the CODH in Tokyo."
-_CIFAR = "Small colour photographs of animals and vehicles, collected by Krizhevsky, Nair and Hinton in Toronto."
-_EMBEDDED = "The small handwritten digits that come with scikit-learn (1,797 of 8×8, from UCI): real, but not MNIST."
-
-# download_bytes: the sum of the compressed files on the mirrors
-_ALL = (
-    DatasetInfo("mnist", "MNIST", (28, 28), _DIGITS, 60_000, 10_000, _MNIST, 11_594_722),
-    DatasetInfo("fashion-mnist", "Fashion-MNIST", (28, 28), _CLOTHES, 60_000, 10_000, _FASHION, 30_878_645),
-    DatasetInfo("kmnist", "KMNIST", (28, 28), _KANA, 60_000, 10_000, _KMNIST, 21_240_888),
-    DatasetInfo("cifar10", "CIFAR-10", (32, 32, 3), _OBJECTS, 50_000, 10_000, _CIFAR, 170_498_071),
-    DatasetInfo("digits", "Digits 8×8", (8, 8), _DIGITS, 1_437, 360, _EMBEDDED, 0),
-)
-DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({info.name: info for info in _ALL})
-
-
-def dataset_info(name: str) -> DatasetInfo:
-    """What the dataset of this name is; raises DatasetMissing for a name that isn't one of DATASETS."""
-    if name not in DATASETS:
-        raise DatasetMissing(f"A dataset is one of {', '.join(DATASETS)}; got {name!r}.")
-    return DATASETS[name]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,10 +71,10 @@ class Dataset:
 
 
 def load(name: str, prepared: Path) -> Dataset:
-    """Map a prepared dataset, after a check that costs no more than opening its files.
+    """Map a prepared dataset, after a check that costs no more than opening its files and reading the labels.
 
     Raises DatasetMissing where it isn't prepared, and DatasetDamaged where a file's size, shape or type isn't what
-    it was when published. The content is checked by `verify`.
+    it was when published, or a label isn't one. The images are checked by `verify`.
     """
     info = dataset_info(name)
     meta = _read_meta(info, prepared)
@@ -144,8 +85,7 @@ def load(name: str, prepared: Path) -> Dataset:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise _damaged(info, path.name, f"can't be opened ({type(error).__name__})") from error
-        if array.dtype != np.uint8 or array.shape != shape or not array.flags.c_contiguous:
-            raise _damaged(info, path.name, f"must hold uint8 {shape}, but holds {array.dtype} {array.shape}")
+        _check(info, path.name, array, shape)
         arrays[stem] = array
     return Dataset(info=info, **arrays, pixel_mean=meta["pixel_mean"], pixel_std=meta["pixel_std"])
 
@@ -163,8 +103,6 @@ def verify(name: str, prepared: Path) -> Dataset:
         stat = path.stat()
         if _sha256(path, stat.st_size, stat.st_mtime_ns) != files[stem]["sha256"]:
             raise _damaged(dataset.info, path.name, "has another sha256 than when it was published")
-        if stem.endswith("labels"):
-            _check_labels(dataset.info, path.name, getattr(dataset, stem))
     return dataset
 
 
@@ -179,10 +117,7 @@ def publish(
     """
     info = dataset_info(name)
     for stem, shape in info.shapes.items():
-        if arrays[stem].dtype != np.uint8 or arrays[stem].shape != shape:
-            raise _damaged(info, stem, f"must be uint8 {shape}, but is {arrays[stem].dtype} {arrays[stem].shape}")
-        if stem.endswith("labels"):
-            _check_labels(info, stem, arrays[stem])
+        _check(info, stem, arrays[stem], shape)
     mean, std = _moments(arrays["train_images"])
     if std == 0:  # a file of zeros has the right size, and would divide by zero once standardised
         raise _damaged(info, "train_images", "must hold pixels that differ, but all are the same")
@@ -227,21 +162,18 @@ class DatasetStatus:
     message: str
     fraction: float | None = None
     warning: str | None = None
+    told_at: float | None = None  # when a fetch said so, in seconds since the epoch
 
 
-def status(name: str, prepared: Path, *, now: float | None = None) -> DatasetStatus:
-    """Where a dataset stands, from two small files: cheap enough for every rerun of a page.
-
-    `now` is in seconds since the epoch, for tests. Raises DatasetMissing only for a name that isn't one of DATASETS.
-    """
+def status(name: str, prepared: Path) -> DatasetStatus:
+    """Where a dataset stands, from two small files: cheap enough for every rerun of a page."""
     info = dataset_info(name)
-    told = _read_status(info, prepared, time.time() if now is None else now)
+    told = _read_status(info, prepared)
     try:
         warning = _read_meta(info, prepared)["warning"]
-    except DatasetMissing as error:
-        return told or DatasetStatus(name, DatasetState.MISSING, str(error))
-    except DatasetDamaged as error:
-        return told or DatasetStatus(name, DatasetState.DAMAGED, str(error))
+    except (DatasetMissing, DatasetDamaged) as error:
+        state = DatasetState.MISSING if isinstance(error, DatasetMissing) else DatasetState.DAMAGED
+        return told or DatasetStatus(name, state, str(error))
     counts = f"{info.train_size:,} training and {info.test_size:,} test images"
     return DatasetStatus(name, DatasetState.READY, f"{info.title} is ready: {counts}.", warning=warning)
 
@@ -251,12 +183,12 @@ def write_status(
 ) -> None:
     """Tell `status` what a fetch is doing; one that says FETCHING must be repeated well within 30 seconds."""
     told = {"state": str(state), "message": message, "fraction": fraction, "heartbeat": time.time()}
-    _write_json(prepared / f"{dataset_info(name).name}.status.json", told)
+    _write_json(prepared / f"{name}.status.json", told)
 
 
 def clear_status(name: str, prepared: Path) -> None:
     """Forget what a fetch has told; a dataset that is ready speaks for itself."""
-    (prepared / f"{dataset_info(name).name}.status.json").unlink(missing_ok=True)
+    (prepared / f"{name}.status.json").unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -304,30 +236,33 @@ def _read_meta(info: DatasetInfo, prepared: Path) -> dict[str, Any]:
         raise _damaged(info, "meta.json", "isn't what this version of mnistlr wrote")
     for stem, (size, _) in sizes.items():
         path = folder / f"{stem}.npy"
-        found = path.stat().st_size if path.is_file() else None
-        if found != size:
-            raise _damaged(info, path.name, f"must have {size} bytes, but {'is gone' if found is None else found}")
+        with suppress(OSError):  # gone, or replaced this instant
+            if path.stat().st_size == size:
+                continue
+        raise _damaged(info, path.name, f"is gone, or has another size than its {size} bytes")
     return meta
 
 
-def _read_status(info: DatasetInfo, prepared: Path, now: float) -> DatasetStatus | None:
+def _read_status(info: DatasetInfo, prepared: Path) -> DatasetStatus | None:
     """What the fetcher told last; None where it told nothing that can be read."""
     try:
         told = json.loads((prepared / f"{info.name}.status.json").read_text(encoding="utf-8"))
         state, message = DatasetState(told["state"]), str(told["message"])
         fraction = None if told["fraction"] is None else min(1.0, max(0.0, float(told["fraction"])))
-        age = abs(now - float(told["heartbeat"]))  # a clock that was set back must not keep a dead fetch alive
+        told_at = float(told["heartbeat"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if state is DatasetState.FETCHING and age > _STALE_AFTER_SECONDS:
+    if state is DatasetState.FETCHING and abs(time.time() - told_at) > _STALE_AFTER_SECONDS:  # abs: clocks are set back
         message = f"The fetch of {info.title} was interrupted; it starts again when the dataset is next needed."
         return DatasetStatus(info.name, DatasetState.FAILED, message)
-    return DatasetStatus(info.name, state, message, fraction)
+    return DatasetStatus(info.name, state, message, fraction, told_at=told_at)
 
 
-def _check_labels(info: DatasetInfo, file: str, labels: npt.NDArray[np.uint8]) -> None:
-    found, last = np.unique(labels).tolist(), len(info.classes) - 1
-    if found != list(range(last + 1)):
+def _check(info: DatasetInfo, file: str, array: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise _damaged(info, file, f"must hold uint8 {shape}, but holds {array.dtype} {array.shape}")
+    last = len(info.classes) - 1
+    if len(shape) == 1 and (found := np.unique(array).tolist()) != list(range(last + 1)):
         raise _damaged(info, file, f"must hold each label from 0 to {last} and no other, but holds {found}")
 
 

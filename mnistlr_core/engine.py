@@ -17,6 +17,7 @@ import dask
 from distributed import Client, Future
 from filelock import FileLock, Timeout
 
+from mnistlr_core.attempts import Attempts
 from mnistlr_core.cluster import LocalCluster, scheduler_address
 from mnistlr_core.errors import EngineUnavailable, StoreError
 from mnistlr_core.settings import Settings
@@ -46,10 +47,10 @@ class Engine:
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
         self._owner = FileLock(settings.engine / "owner.lock")
-        self._training: dict[str, tuple[str, Future]] = {}
+        self._training: dict[str, tuple[str, Future[Any]]] = {}
         self._asked: SimpleQueue[str] = SimpleQueue()
-        self._preparing: dict[str, Future | None] = {}
-        self._device: Future | None = None
+        self._preparing: dict[str, Future[Any] | None] = {}
+        self._device: Future[Any] | None = None
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._starting = threading.Lock()
@@ -183,8 +184,12 @@ class Engine:
             if future.status == "error":
                 error = future.exception()
                 log.warning("task of run %s failed: %s", run_id, error)
-                self._store.strike(run_id, ticket, f"The worker could not train it: {type(error).__name__}: {error}"[:400])
-        self._preparing = {name: future for name, future in self._preparing.items() if future is None or not _over(future)}
+                Attempts(self._store).strike(
+                    run_id, ticket, f"The worker could not train it: {type(error).__name__}: {error}"[:400]
+                )
+        self._preparing = {
+            name: future for name, future in self._preparing.items() if future is None or not _over(future)
+        }
 
     def _slots(self, client: Client) -> tuple[int, dict[str, int] | None]:
         """How many runs train at once, and what a task must ask for. Workers of a joined cluster may have no slots."""
@@ -198,13 +203,13 @@ class Engine:
 
     def _submit(
         self, client: Client, key: str | None, task: str, *arguments: str, resources: dict[str, int] | None = None
-    ) -> Future:
+    ) -> Future[Any]:
         return client.submit(
             _call, task, self._settings_json, *arguments, key=key, resources=resources, pure=key is not None, retries=0
         )
 
 
-def _over(future: Future) -> bool:
+def _over(future: Future[Any]) -> bool:
     return bool(future.status != "pending")
 
 

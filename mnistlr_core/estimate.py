@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import Architecture, RunConfig
-from mnistlr_core.data import DATASETS
 from mnistlr_core.records import Speed
 
 __all__ = ["estimate_seconds", "shape_of", "step_flops", "steps_per_epoch"]
@@ -27,8 +27,8 @@ def shape_of(config: RunConfig) -> str:
 
 def step_flops(config: RunConfig, *, pixels: int, classes: int) -> float:
     """Floating point operations of one step: forward, and two products of that size backward."""
-    widths = (pixels, *(config.hidden if config.architecture is Architecture.MLP else ()), classes)
-    return 6.0 * config.batch_size * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    sizes = config.layer_sizes(pixels=pixels, classes=classes)
+    return 6.0 * config.batch_size * sum(fan_in * fan_out for fan_in, fan_out in sizes)
 
 
 def steps_per_epoch(config: RunConfig) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mnistlr_core import data
 from mnistlr_core.artifacts import Artifacts
+from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import RunConfig
 from mnistlr_core.engine import Engine
 from mnistlr_core.errors import ArtifactDamaged, ArtifactMissing
@@ -127,7 +128,9 @@ class Lab:
             raise ArtifactMissing(f"run {run_id} keeps no predictions; train it again to make them anew")
         try:
             arrays = safetensors.numpy.load(self._artifacts.read(stored))
-            return Predictions(arrays["log_probabilities"], arrays["predicted"], self.dataset(run.config.dataset).test_labels)
+            return Predictions(
+                arrays["log_probabilities"], arrays["predicted"], self.dataset(run.config.dataset).test_labels
+            )
         except (KeyError, ValueError, safetensors.SafetensorError) as error:
             raise ArtifactDamaged(f"the predictions of run {run_id} can't be read; train it again") from error
 
@@ -152,4 +155,4 @@ class Lab:
         return self._engine.preparing(name)
 
     def dataset_statuses(self) -> Sequence[data.DatasetStatus]:
-        return tuple(data.status(name, self.settings.prepared) for name in data.DATASETS)
+        return tuple(data.status(name, self.settings.prepared) for name in DATASETS)

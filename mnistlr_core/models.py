@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from mnistlr_core.config import Architecture, Inputs, RunConfig
+from mnistlr_core.config import Inputs, RunConfig
 from mnistlr_core.errors import ArtifactDamaged
 
-__all__ = ["Affine", "affine", "build", "initial_layers", "layer_sizes", "load_weights", "save_weights"]
+__all__ = ["Affine", "affine", "build", "initial_layers", "load_weights", "save_weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,6 @@ def affine(inputs: Inputs, *, mean: float, std: float) -> Affine:
             return Affine(1.0, 0.0)
 
 
-def layer_sizes(config: RunConfig, *, pixels: int, classes: int) -> tuple[tuple[int, int], ...]:
-    """(inputs, outputs) of each fully connected layer, first to last."""
-    hidden = config.hidden if config.architecture is Architecture.MLP else ()
-    widths = (pixels, *hidden, classes)
-    return tuple(zip(widths, widths[1:], strict=False))
-
-
 def initial_layers(sizes: Sequence[tuple[int, int]], generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
     """(weight [out, in], bias [out]) per layer: the very numbers `nn.Linear` draws after `torch.manual_seed`.
 
@@ -72,7 +65,7 @@ def initial_layers(sizes: Sequence[tuple[int, int]], generator: torch.Generator)
 def build(config: RunConfig, *, pixels: int, classes: int) -> nn.Sequential:
     """The model as a plain module: images [n, …] already scaled -> outputs [n, classes]."""
     modules: list[nn.Module] = [nn.Flatten()]
-    sizes = layer_sizes(config, pixels=pixels, classes=classes)
+    sizes = config.layer_sizes(pixels=pixels, classes=classes)
     for depth, (fan_in, fan_out) in enumerate(sizes):
         modules.append(nn.Linear(fan_in, fan_out))
         if depth < len(sizes) - 1 or config.output_sigmoid:
@@ -100,4 +93,6 @@ def load_weights(module: nn.Sequential, data: bytes) -> None:
         tensors: Mapping[str, Tensor] = load(data)
         module.load_state_dict(dict(tensors))
     except Exception as error:
-        raise ArtifactDamaged(f"these weights do not fit the model they are meant for ({error}); train it again") from error
+        raise ArtifactDamaged(
+            f"these weights do not fit the model they are meant for ({error}); train it again"
+        ) from error

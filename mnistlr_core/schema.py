@@ -20,7 +20,7 @@ from filelock import FileLock
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import GenericFunction
+from sqlalchemy.sql.functions import FunctionElement
 
 from mnistlr_core.errors import StoreBusy, StoreDamaged, StoreError, StoreNewer
 
@@ -122,9 +122,10 @@ speeds = sa.Table(
 )
 
 
-class database_now(GenericFunction[float]):  # noqa: N801  (an SQL function is spelled in lower case)
+class database_now(FunctionElement[float]):  # noqa: N801  (an SQL function is spelled in lower case)
     """Seconds since 1970 by the database's own clock: leases must not depend on whose clock a process reads."""
 
+    name = "database_now"
     type = sa.Float()
     inherit_cache = True
 
@@ -204,7 +205,9 @@ def _check_sqlite(path: Path) -> None:
             if health != "ok":
                 raise StoreDamaged(f"the store {path.name} is damaged ({health}); put a backup in its place")
             if connection.exec_driver_sql("PRAGMA application_id").scalar_one() != _APPLICATION_ID:
-                raise StoreDamaged(f"{path.name} is an SQLite file, but not a mnistlr store; choose another MNISTLR_HOME")
+                raise StoreDamaged(
+                    f"{path.name} is an SQLite file, but not a mnistlr store; choose another MNISTLR_HOME"
+                )
             version = _version(connection)
         if version < SCHEMA_VERSION:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")

@@ -22,13 +22,14 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path("runs"), description="Store, artifacts, prepared arrays and logs.")
     data: Path | None = Field(
         default=None,
-        description="Where torchvision's data sets are, or go; default `datasets` in the home. May be read-only if they are there.",
+        description="Where torchvision's data sets are, or go; default `datasets` in the home. May be read-only.",
     )
     database_url: str | None = Field(
         default=None, description="An SQLAlchemy URL; default an SQLite file in the home.", repr=False
     )
     artifacts: str | None = Field(
-        default=None, description="An fsspec URL for weights, predictions and checkpoints; default a folder in the home."
+        default=None,
+        description="An fsspec URL for weights, predictions and checkpoints; default a folder in the home.",
     )
     scheduler: str | None = Field(
         default=None, description="Join the Dask cluster at this address (tcp://… or tls://…) and start nothing here."

@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mnistlr_core.batches import Block, Gatherer, ImageSet, read_blocks
 from mnistlr_core.config import RunConfig, TestWatch
-from mnistlr_core.models import Affine, affine, initial_layers, layer_sizes
+from mnistlr_core.models import affine, initial_layers
 from mnistlr_core.optimizers import MemberOptimizer
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "Cohort",
     "Diverged",
     "EpochDone",
-    "ImageSet",
     "Progress",
     "Score",
     "Steps",
@@ -46,14 +46,6 @@ _BLOCK_IMAGES = 1024
 
 _BLOCK_FLOPS = 2e10
 """A bound on a block's arithmetic (a fifth of a second on two cores), so that a large model still stops promptly."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSet:
-    """Images uint8 [n, pixels] and labels int64 [n], both on the device."""
-
-    images: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,33 +130,38 @@ class Cohort:
         self.diverged: dict[int, int] = {}
         self._config = config = configs[0]
         self._device = data.train.images.device
-        self._affine = affine(config.inputs, mean=data.pixel_mean, std=data.pixel_std)
+        self._scaling = affine(config.inputs, mean=data.pixel_mean, std=data.pixel_std)
         # The generator lives on the CPU: the same seed gives the same weights and batches on every device.
         self._generator = torch.Generator().manual_seed(config.seed)
         members = len(configs)
-        sizes = layer_sizes(config, pixels=data.pixels, classes=data.classes)
+        self._sizes = sizes = config.layer_sizes(pixels=data.pixels, classes=data.classes)
         start = initial_layers(sizes, self._generator)
-        self._weights = [w.expand(members, *w.shape).contiguous().to(self._device) for w, _ in start]
-        self._biases = [b.expand(members, *b.shape).contiguous().to(self._device) for _, b in start]
-        self._weight_grads = [torch.zeros_like(w) for w in self._weights]
-        self._bias_grads = [torch.zeros_like(b) for b in self._biases]
-        # The first layer of all members as one matrix [members × out, in]; views of the tensors above.
+        # Every weight and bias lies in one tensor, and every gradient in another: layer by layer, the weights of all
+        # members [members, out, in], then their biases [members, out].
+        stacked = [t.expand(members, *t.shape).reshape(-1) for layer in start for t in layer]
+        self._parameters = torch.cat(stacked).to(self._device)
+        self._all_gradients = torch.zeros_like(self._parameters)
+        self._weights, self._biases = _layer_views(self._parameters, sizes, members)
+        self._weight_grads, self._bias_grads = _layer_views(self._all_gradients, sizes, members)
+        # The first layer of all members as one matrix [members × out, in].
         self._first_weight = self._weights[0].view(-1, data.pixels)
         self._first_bias = self._biases[0].view(-1, 1)
         self._first_grad = self._weight_grads[0].view(-1, data.pixels)
         self._optimizers = [
-            MemberOptimizer(
-                member,
-                [t[k] for t in (*self._weights, *self._biases)],
-                [t[k] for t in (*self._weight_grads, *self._bias_grads)],
-            )
+            MemberOptimizer(member, self._member_views(k, self._parameters), self._member_views(k, self._all_gradients))
             for k, member in enumerate(configs)
         ]
-        self._scaled = torch.empty(0, data.pixels, device=self._device)
-        self._one_hot = torch.eye(data.classes, device=self._device)
+        self._gather = Gatherer(self._scaling)  # for scoring; training has its own
         parameters = sum(o * i + o for i, o in sizes)
         fit_images = min(_BLOCK_IMAGES, int(_BLOCK_FLOPS / (6 * parameters * members)))
         self._block_batches = max(1, fit_images // config.batch_size)
+
+    def _member_views(self, member: int, tensor: Tensor) -> list[Tensor]:
+        """A member's part of all parameters or gradients: the whole tensor where it is alone, else layer by layer."""
+        if len(self.configs) == 1:
+            return [tensor]  # one optimizer kernel instead of six: a tenth of an MLP's epoch
+        weights, biases = _layer_views(tensor, self._sizes, len(self.configs))
+        return [views[member] for views in (*weights, *biases)]
 
     @property
     def batches_per_epoch(self) -> int:
@@ -186,62 +183,67 @@ class Cohort:
             for block in self._blocks(order):
                 first = self.step + 1
                 losses, block_correct = self._train_block(block)
+                images = block.images.shape[0]
                 weights = np.full(losses.shape[1], self._config.batch_size)
-                weights[-1] = len(block) - weights[:-1].sum()  # an epoch's last batch may be smaller
+                weights[-1] = images - weights[:-1].sum()  # an epoch's last batch may be smaller
                 loss_sum += losses @ weights
                 correct += block_correct
-                yield Steps(self.epoch + 1, first, losses, len(block))
+                yield Steps(self.epoch + 1, first, losses, images)
                 yield from self._newly_diverged(first, losses)
                 if len(self.diverged) == len(self.configs):
                     return
             self.epoch += 1
             train = tuple(
-                Score(float(loss / len(rows)), int(hits) / len(rows)) for loss, hits in zip(loss_sum, correct, strict=True)
+                Score(float(loss / len(rows)), int(hits) / len(rows))
+                for loss, hits in zip(loss_sum, correct, strict=True)
             )
             valid = self.score(self.data.train, self.data.valid_rows) if len(self.data.valid_rows) else None
             yield EpochDone(self.epoch, self.step, train, valid)
 
-    def _blocks(self, order: Tensor) -> Iterator[Tensor]:
-        """Cut an epoch's rows into blocks of whole batches; a look at the test set always falls on a block's end."""
-        batch, start, step = self._config.batch_size, 0, self.step
-        while start < len(order):
+    def _blocks(self, order: Tensor) -> Iterator[Block]:
+        config = self._config
+        rows = self._block_rows(order)
+        return read_blocks(
+            self.data.train, rows, scaling=self._scaling, batch_size=config.batch_size, classes=self.data.classes
+        )
+
+    def _block_rows(self, order: Tensor) -> Iterator[Tensor]:
+        """Cut an epoch's rows into whole batches; where the test set is watched every n steps, a block ends there."""
+        batch, watched, step = self._config.batch_size, self._config.test_watch is TestWatch.STEPS, self.step
+        while order.shape[0]:
             batches = self._block_batches
-            if self._config.test_watch is TestWatch.STEPS:
+            if watched:
                 batches = min(batches, self._config.test_watch_steps - step % self._config.test_watch_steps)
-            yield order[start : start + batches * batch]
-            start += batches * batch
+            yield order[: batches * batch]
+            order = order[batches * batch :]
             step += batches
 
-    def _train_block(self, rows: Tensor) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """One optimizer step per batch of `rows`. Returns losses [members, steps] and correct answers [members]."""
-        batch, members = self._config.batch_size, len(self.configs)
-        images = self._convert(self.data.train.images.index_select(0, rows))
-        labels = self.data.train.labels.index_select(0, rows)
-        targets = self._one_hot.index_select(1, labels)  # [classes, n]
+    def _train_block(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """One optimizer step per batch. Returns losses [members, steps] and correct answers [members]."""
+        batch, members, whole = self._config.batch_size, len(self.configs), block.whole
         active = [optimizer for k, optimizer in enumerate(self._optimizers) if k not in self.diverged]
         outcomes = []
-        for batch_images, batch_targets in zip(images.split(batch), targets.split(batch, 1), strict=True):
-            outcomes.append(self._gradients(batch_images, batch_targets))
+        for images, pull in zip(block.images.split(batch), block.pull.split(batch, 1), strict=True):
+            outcomes.append(self._gradients(images, pull))
             for optimizer in active:
                 optimizer.step()
         self.step += len(outcomes)
         log_probabilities = torch.cat(outcomes, 2)
-        image_losses = -(log_probabilities * targets).sum(1)
-        whole = len(rows) // batch * batch
-        batch_losses = image_losses[:, :whole].view(members, -1, batch).mean(-1)
-        if whole < len(rows):
-            batch_losses = torch.cat([batch_losses, image_losses[:, whole:].mean(-1, keepdim=True)], dim=1)
-        correct = (_argmax(log_probabilities) == labels).sum(-1)
-        return batch_losses.cpu().numpy(), correct.cpu().numpy()
+        image_losses = -(log_probabilities * block.targets).sum(1)
+        losses = image_losses[:, :whole].view(members, -1, batch).mean(-1)
+        if whole < image_losses.shape[1]:
+            losses = torch.cat([losses, image_losses[:, whole:].mean(-1, keepdim=True)], dim=1)
+        correct = (_argmax(log_probabilities) == block.labels).sum(-1)
+        return losses.cpu().numpy(), correct.cpu().numpy()
 
-    def _gradients(self, images: Tensor, targets: Tensor) -> Tensor:
+    def _gradients(self, images: Tensor, pull: Tensor) -> Tensor:
         """Fill the gradient tensors for one batch of n; return its log-probabilities [members, classes, n].
 
-        Cross entropy on softmax has the gradient (p - y) / n; a sigmoid's is h (1 - h).
+        Cross entropy on softmax has the gradient (p - y) / n, of which `pull` is -y / n; a sigmoid's is h (1 - h).
         """
         activations, outputs = self._forward(images)
         log_probabilities = torch.log_softmax(outputs, 1)
-        delta = log_probabilities.exp().sub_(targets).div_(len(images))
+        delta = torch.add(pull, log_probabilities.exp(), alpha=1 / images.shape[0])
         if self._config.output_sigmoid:
             delta.mul_(outputs).mul_(1 - outputs)
         for depth in range(len(self._weights) - 1, 0, -1):
@@ -250,7 +252,7 @@ class Cohort:
             torch.sum(delta, 2, out=self._bias_grads[depth])
             delta = torch.bmm(self._weights[depth].mT, delta).mul_(below).mul_(1 - below)
         torch.sum(delta, 2, out=self._bias_grads[0])
-        torch.mm(delta.view(-1, len(images)), images, out=self._first_grad)
+        torch.mm(delta.view(-1, images.shape[0]), images, out=self._first_grad)
         return log_probabilities
 
     def _forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -261,21 +263,11 @@ class Cohort:
         """
         members = len(self.configs)
         activations: list[Tensor] = []
-        outputs = torch.addmm(self._first_bias, self._first_weight, images.t()).view(members, -1, len(images))
+        outputs = torch.addmm(self._first_bias, self._first_weight, images.t()).view(members, -1, images.shape[0])
         for weight, bias in zip(self._weights[1:], self._biases[1:], strict=True):
             activations.append(outputs.sigmoid_())
             outputs = torch.baddbmm(bias.unsqueeze(2), weight, activations[-1])
         return activations, outputs.sigmoid_() if self._config.output_sigmoid else outputs
-
-    def _convert(self, images: Tensor) -> Tensor:
-        """uint8 [n, pixels] -> scaled floats, in a buffer that the next call overwrites.
-
-        A fresh tensor of this size comes from the system each time: its page faults cost twice the conversion.
-        """
-        if len(self._scaled) < len(images):
-            self._scaled = torch.empty(images.shape, device=self._device)
-        scaled = self._scaled[: len(images)].copy_(images).mul_(self._affine.scale)
-        return scaled.add_(self._affine.shift) if self._affine.shift else scaled
 
     def _newly_diverged(self, first: int, losses: NDArray[np.float32]) -> Iterator[Diverged]:
         exploded = ~(losses < EXPLODED)  # NaN compares false, so it counts
@@ -292,8 +284,9 @@ class Cohort:
         parts = []
         for start in range(0, count, _BLOCK_IMAGES):
             stop = min(start + _BLOCK_IMAGES, count)
-            part = images.images[start:stop] if rows is None else images.images.index_select(0, rows[start:stop])
-            parts.append(torch.log_softmax(self._forward(self._convert(part))[1], 1))
+            part = slice(start, stop)
+            scaled = self._gather(images.images[part]) if rows is None else self._gather(images.images, rows[part])
+            parts.append(torch.log_softmax(self._forward(scaled)[1], 1))
         return torch.cat(parts, dim=2)
 
     @torch.no_grad()
@@ -311,9 +304,11 @@ class Cohort:
 
         Taken at an epoch's end. Diverged members need nothing: a run that diverged is over.
         """
-        tensors = {"generator": self._generator.get_state(), "progress": torch.tensor([self.epoch, self.step])}
-        for depth, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            tensors |= {f"weight.{depth}": weight, f"bias.{depth}": bias}
+        tensors = {
+            "generator": self._generator.get_state(),
+            "progress": torch.tensor([self.epoch, self.step]),
+            "parameters": self._parameters,
+        }
         for k, optimizer in enumerate(self._optimizers):
             tensors |= {f"optimizer.{k}.{name}": tensor for name, tensor in optimizer.state().items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -326,12 +321,21 @@ class Cohort:
         """
         self._generator.set_state(tensors["generator"])
         self.epoch, self.step = (int(number) for number in tensors["progress"])
-        for depth, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            weight.copy_(tensors[f"weight.{depth}"])
-            bias.copy_(tensors[f"bias.{depth}"])
+        self._parameters.copy_(tensors["parameters"])
         for k, optimizer in enumerate(self._optimizers):
             prefix = f"optimizer.{k}."
             optimizer.load_state({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+
+
+def _layer_views(tensor: Tensor, sizes: Sequence[tuple[int, int]], members: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Weights [members, out, in] and biases [members, out] of each layer, as views of one flat tensor."""
+    weights, biases = [], []
+    for fan_in, fan_out in sizes:
+        counts = [members * fan_out * fan_in, members * fan_out]
+        weight, bias, tensor = tensor.split([*counts, tensor.numel() - sum(counts)])
+        weights.append(weight.view(members, fan_out, fan_in))
+        biases.append(bias.view(members, fan_out))
+    return weights, biases
 
 
 def scores(log_probabilities: Tensor, labels: Tensor) -> tuple[Score, ...]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import streamlit as st
 
+from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import Architecture, Optimizer, RunConfig, Spec, TestWatch, fields, parse_config
-from mnistlr_core.data import DATASETS, DatasetState
+from mnistlr_core.data import DatasetState
 from mnistlr_core.errors import ConfigError
 from mnistlr_core.lab import Lab
 from mnistlr_core.records import Outcome, Run
@@ -27,12 +28,12 @@ _RATES = {Optimizer.SGD.value: "0.03", Optimizer.ADAM.value: "0.001", Optimizer.
 def show(lab: Lab, run: Run | None) -> None:
     """Draw the form, and below it what pressing Train would come to, Train and Stop.
 
-    A link that names a run and no values fills the form with the run's own.
+    A link that names a run fills the form with the run's values; those in the link itself win.
     """
     if run is not None and st.session_state.get("_filled_from") != run.id:
         st.session_state["_filled_from"] = run.id
-        if not set(_SPECS) & set(st.query_params):
-            fill(run.config)
+        fill(run.config)
+    _read_plain_links()
     with st.container(border=True, key="form"):
         _dataset(lab)
         _choice("architecture")
@@ -56,6 +57,14 @@ def show(lab: Lab, run: Run | None) -> None:
                 _text("test_watch_steps")
             _text("seed")
         _act(lab, run)
+
+
+def _read_plain_links() -> None:
+    """Take `?architecture=mlp` as well: the widgets put their labels into the URL, and know only those."""
+    for name, spec in _SPECS.items():
+        value = st.query_params.get(name)
+        if value in spec.choices and value not in spec.labels and name not in st.session_state:
+            st.session_state[name] = value
 
 
 def fill(config: RunConfig) -> None:
@@ -139,7 +148,7 @@ def _fetching(lab: Lab, name: str) -> None:
     """How the fetch of a data set goes; draws itself anew until that is settled."""
     status = lab.dataset_status(name)
     if status.warning:
-        st.caption(f":material/info: {status.warning}")
+        st.caption(":material/info: Not quite the published files.", help=status.warning)
     if status.state is DatasetState.READY:
         return
     busy = lab.fetching(name)
@@ -154,7 +163,12 @@ def _fetching(lab: Lab, name: str) -> None:
             st.progress(fraction, text=f"Fetching {DATASETS[name].title}")
         else:
             st.caption(f":material/cloud_off: {now.message}")
-            st.button("Fetch it" if now.state is DatasetState.MISSING else "Try again", key="fetch", on_click=lab.fetch, args=(name,))
+            st.button(
+                "Fetch it" if now.state is DatasetState.MISSING else "Try again",
+                key="fetch",
+                on_click=lab.fetch,
+                args=(name,),
+            )
 
     watch()
 
@@ -169,7 +183,7 @@ def _choice(name: str, **options: Any) -> None:
     st.segmented_control(
         spec.title,
         spec.choices,
-        default=None if name in st.session_state else spec.default,
+        default=spec.default,
         required=True,
         format_func=labels.__getitem__,
         key=name,

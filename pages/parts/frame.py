@@ -43,7 +43,7 @@ def require() -> None:
         st.rerun()
 
 
-def _navigation() -> st.Page:  # type: ignore[valid-type]  # st.Page is a function; its return type is not exported
+def _navigation() -> st.Page:
     # The file's stem must be the page's address: the old mode resolves a deep link by it.
     return st.navigation(
         [st.Page("pages/train.py", title="Train", icon=":material/play_arrow:", default=True)], position="top"
