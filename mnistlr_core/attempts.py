@@ -7,7 +7,8 @@ lease: unless it is renewed the run is given out again, from its last checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sqlalchemy.engine import Connection
 
 from mnistlr_core import schema
 from mnistlr_core.artifacts import Stored
+from mnistlr_core.errors import FenceLost
 from mnistlr_core.records import Claim, EpochRow, Result, RunState, Speed, TestRow
 from mnistlr_core.store import ACTIVE, Store, checkpoints_of, config_of, finite, insert_speed, update_run
 
@@ -203,6 +205,16 @@ class Attempts:
                 insert_speed(db, speed)
             kept = db.execute(sa.select(schema.artifacts.c.path).where(schema.artifacts.c.run_id == run_id))
             return frozenset(kept.scalars())
+
+    @contextmanager
+    def _fenced(self, claim: Claim) -> Iterator[Connection]:
+        """A transaction that is refused unless `claim` still has the run; it renews the lease."""
+        table = schema.runs
+        held = update_run(claim.run_id).where(table.c.attempts == claim.attempt, table.c.state == RunState.RUNNING)
+        with self._store.writing() as db:
+            if db.execute(held.values(lease_until=schema.database_now() + LEASE_SECONDS)).rowcount != 1:
+                raise FenceLost(f"attempt {claim.attempt} of run {claim.run_id} was superseded; it writes no more")
+            yield db
 
 
 def _stop_requested(db: Connection, run_id: str) -> bool:

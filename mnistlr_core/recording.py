@@ -21,7 +21,7 @@ from mnistlr_core.attempts import Attempts
 from mnistlr_core.config import TestWatch
 from mnistlr_core.estimate import shape_of, step_flops
 from mnistlr_core.records import Claim, EpochRow, Speed, TestRow
-from mnistlr_core.training import Cohort, EpochDone, Score, Steps, scores
+from mnistlr_core.training import Cohort, EpochDone, Score, Steps, most_likely, scores
 
 __all__ = ["COMMIT_SECONDS", "Recorder", "predicted_classes", "predictions_file"]
 
@@ -136,7 +136,7 @@ def _joined(
 
 def predicted_classes(log_probabilities: Tensor) -> NDArray[np.uint8]:
     """The class read for each image, uint8 [n], of a cohort of one."""
-    classes: NDArray[np.uint8] = log_probabilities[0].argmax(0).to(torch.uint8).cpu().numpy()
+    classes: NDArray[np.uint8] = most_likely(log_probabilities)[0].to(torch.uint8).cpu().numpy()
     return classes
 
 

@@ -62,9 +62,8 @@ class Store:
                 return Submission(config.short_id, Outcome.NEW)
             outcome = _outcome(RunState(row.state))
             if outcome is Outcome.RESUMED:
-                db.execute(
-                    update_run(config.short_id).values(**_QUEUED_AGAIN, strikes=0, queued_at=schema.database_now())
-                )
+                again = {**_QUEUED_AGAIN, "queued_at": schema.database_now()}
+                db.execute(update_run(config.short_id).values(**again))
             elif outcome is Outcome.JOINED:  # somebody wants it after all
                 db.execute(update_run(config.short_id).values(stop_requested=False))
             return Submission(config.short_id, outcome)
@@ -205,6 +204,7 @@ class Store:
 _QUEUED_AGAIN: dict[str, Any] = {
     "state": RunState.QUEUED,
     "stop_requested": False,
+    "strikes": 0,
     "finished_at": None,
     "error": None,
     "notice": None,

@@ -35,6 +35,8 @@ __all__ = [
     "TrainingData",
     "choose_device",
     "device_name",
+    "most_likely",
+    "scores",
 ]
 
 EXPLODED = 1e6
@@ -233,7 +235,7 @@ class Cohort:
         losses = image_losses[:, :whole].view(members, -1, batch).mean(-1)
         if whole < image_losses.shape[1]:
             losses = torch.cat([losses, image_losses[:, whole:].mean(-1, keepdim=True)], dim=1)
-        correct = (_argmax(log_probabilities) == block.labels).sum(-1)
+        correct = (most_likely(log_probabilities) == block.labels).sum(-1)
         return losses.cpu().numpy(), correct.cpu().numpy()
 
     def _gradients(self, images: Tensor, pull: Tensor) -> Tensor:
@@ -343,11 +345,11 @@ def scores(log_probabilities: Tensor, labels: Tensor) -> tuple[Score, ...]:
     members, _, count = log_probabilities.shape
     picked = log_probabilities.gather(1, labels.expand(members, 1, count))
     losses = (-picked.double().mean((1, 2))).tolist()
-    hits = (_argmax(log_probabilities) == labels).sum(-1).tolist()
+    hits = (most_likely(log_probabilities) == labels).sum(-1).tolist()
     return tuple(Score(loss, hit / count) for loss, hit in zip(losses, hits, strict=True))
 
 
-def _argmax(log_probabilities: Tensor) -> Tensor:
+def most_likely(log_probabilities: Tensor) -> Tensor:
     """The likeliest class [members, n] of log-probabilities [members, classes, n]; the lowest one of a tie.
 
     Turned first: torch's argmax along the last axis is three times faster, the copy included.
