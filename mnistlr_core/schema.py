@@ -211,8 +211,9 @@ def _check_sqlite(path: Path) -> None:
             version = _version(connection)
         if version < SCHEMA_VERSION:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-            with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.execute(sa.text("VACUUM INTO :backup"), {"backup": f"{path}.v{version}-{stamp}.backup"})
+            raw = engine.raw_connection()  # VACUUM runs outside any transaction
+            raw.cursor().execute("VACUUM INTO ?", (f"{path}.v{version}-{stamp}.backup",))
+            raw.close()
         with engine.begin() as connection:
             _upgrade(connection)
     finally:

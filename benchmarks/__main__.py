@@ -1,0 +1,79 @@
+"""`python -m benchmarks training`: measure, and print a table or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import digits, training
+from benchmarks.peers import CONTENDERS
+from benchmarks.report import to_json, to_text
+from mnistlr_core.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark that the command line asks for; progress goes to stderr."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    found = digits.real(asked.data or Settings().datasets, asked.images)
+    if found is None and asked.data is not None:
+        parser.error(f"--data must be torchvision's root with MNIST below it; there is none in {asked.data}")
+    report = training.run(
+        found or digits.generated(asked.images),
+        models=tuple(training.MODELS) if asked.model == "both" else (asked.model,),
+        only=asked.only,
+        epochs=asked.epochs,
+        rounds=asked.rounds,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    text = json.dumps(to_json(report), indent=2, ensure_ascii=False)
+    if asked.json is None:
+        print(to_text(report))
+    elif asked.json == "-":
+        print(text)
+    else:
+        Path(asked.json).write_text(text + "\n", encoding="utf-8")
+        print(to_text(report))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    command = parser.add_subparsers(required=True).add_parser(
+        "training", help="seconds an epoch, against the tutorials' loop, other libraries and the bare arithmetic"
+    )
+    keys = ", ".join(contender.key for contender in CONTENDERS)
+    command.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="JSON to stdout, or to FILE beside the table"
+    )
+    command.add_argument("--epochs", type=_at_least(2), metavar="N", help="epochs of a round, from 2; default 5 and 2")
+    command.add_argument(
+        "--rounds", type=_at_least(1), metavar="R", help="default 5 for the linear model, 3 for the MLP"
+    )
+    command.add_argument("--data", type=Path, metavar="ROOT", help="torchvision's root; default MNISTLR_DATA")
+    command.add_argument("--only", type=_contenders, metavar="NAMES", help=f"some of them, by commas: {keys}")
+    command.add_argument("--model", choices=(*training.MODELS, "both"), default="both")
+    command.add_argument("--images", type=_at_least(1), metavar="N", help="train on the first N images only")
+    return parser
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least}, but is {text!r}")
+        return int(text)
+
+    return number
+
+
+def _contenders(text: str) -> frozenset[str]:
+    known, asked = {contender.key for contender in CONTENDERS}, frozenset(text.split(","))
+    if unknown := asked - known:
+        raise argparse.ArgumentTypeError(f"there is no {', '.join(sorted(unknown))}")
+    return asked
+
+
+if __name__ == "__main__":
+    main()

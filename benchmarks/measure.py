@@ -1,0 +1,128 @@
+"""What was measured, as values, and the statistics on it. Nothing here runs a contender or prints.
+
+Contenders take turns, round by round, so that a ratio is taken within a round, where both met the same machine; the
+median and the range are of those ratios. A ratio of two medians would mix minutes that have nothing in common.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["ENGINE", "Machine", "ModelReport", "Outcome", "Report", "Spread", "Standing", "ratio", "spread"]
+
+ENGINE = "engine"
+"""The key of the contender that every other one is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median, the least and the greatest of n values."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Raises `statistics.StatisticsError` when there are no values."""
+    return Spread(statistics.median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one contender did in one round."""
+
+    epochs: tuple[float, ...]
+    """Seconds of each timed epoch, in order; a library that tells only the whole gives one mean."""
+    accuracy: float | None
+    """Share of the test images read correctly after the round's last epoch, 0..1; None where nothing is learned."""
+    first_epoch: float | None = None
+    """Seconds of a first epoch that was left out of `epochs`, because it compiles."""
+    threads: int | None = None
+    """How many threads were the faster ones, where several counts were tried."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds an epoch: the median of the timed ones."""
+        return statistics.median(self.epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One contender over all rounds: an outcome each, or none and the reason why it is absent."""
+
+    key: str
+    name: str
+    outcomes: tuple[Outcome, ...]
+    absent: str | None = None
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Seconds an epoch of each round."""
+        return tuple(outcome.seconds for outcome in self.outcomes)
+
+    @property
+    def accuracy(self) -> float | None:
+        """The median test accuracy, 0..1."""
+        found = [outcome.accuracy for outcome in self.outcomes if outcome.accuracy is not None]
+        return statistics.median(found) if found else None
+
+
+def ratio(numerator: Standing | None, denominator: Standing | None) -> Spread | None:
+    """How many times as long the first takes as the second, paired by round; None where either wasn't measured."""
+    if numerator is None or denominator is None or not numerator.outcomes or not denominator.outcomes:
+        return None
+    return spread([a / b for a, b in zip(numerator.seconds, denominator.seconds, strict=True)])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReport:
+    """All contenders on one model."""
+
+    key: str
+    title: str
+    """The model and how it is trained, in words."""
+    epochs: int
+    """Epochs that each contender trains in each round."""
+    rounds: int
+    standings: tuple[Standing, ...]
+
+    def standing(self, key: str) -> Standing | None:
+        """A contender by its key; None when it wasn't asked for."""
+        return next((standing for standing in self.standings if standing.key == key), None)
+
+    def ratio(self, numerator: str, denominator: str) -> Spread | None:
+        """`ratio` of two contenders by their keys."""
+        return ratio(self.standing(numerator), self.standing(denominator))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where the numbers are from. A load above zero at the start means that others computed, too."""
+
+    cpu: str
+    cores: int
+    """Processors that this process may use."""
+    threads: int
+    """Threads of torch for the peers."""
+    load: float | None
+    """The mean number of runnable processes over the minute before the start; None where the system doesn't tell."""
+    system: str
+    versions: dict[str, str | None]
+    """Library -> version, or None when it isn't installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run of the benchmark."""
+
+    started_at: str
+    """UTC, ISO 8601."""
+    data: str
+    """Which images: real MNIST or generated ones, and how many."""
+    real: bool
+    machine: Machine
+    models: tuple[ModelReport, ...]
