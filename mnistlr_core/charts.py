@@ -1,4 +1,4 @@
-"""Rows -> numbers -> Plotly figures, and the sentence that says what a figure shows.
+"""Rows -> numbers -> Plotly figures of a run's loss and accuracy.
 
 A figure sets no template and no colour of text or background, so that Streamlit's theme gives both on light and dark.
 What carries meaning is coloured here: a run has one colour on every page, training is solid, validation dashed, test
@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from mnistlr_core.evaluation import most_confused
+from mnistlr_core.records import EpochRow, TestRow
 
 __all__ = [
     "PALETTE",
-    "EpochRow",
+    "Floats",
     "RunCurves",
     "accuracy_figure",
     "colour",
-    "confusion_figure",
-    "confusion_sentence",
     "curves",
-    "curves_sentence",
+    "in_page_colour",
     "loss_figure",
-    "picked_cell",
 ]
 
 # Found by search over sRGB: each has a contrast of at least 3:1 with white and with #0e1117 (WCAG 2.2, 1.4.11), and any
@@ -38,39 +34,24 @@ __all__ = [
 PALETTE = ("#6631ff", "#e86b06", "#098ea7", "#cc0910", "#2ba878", "#2c63ad", "#0c7259", "#6290fb")
 
 FIGURE_HEIGHT = 260
+# Room for the widest usual label, "100 %", and for a line of legend, so that neither moves the frame as points arrive.
+MARGIN = {"l": 38, "r": 8, "t": 34, "b": 0}
 STEP_POINTS = 500
 MOST_MARKERS = 30  # above this many epochs markers merge into a thick line
 SERIES = (("Training", "solid", "circle"), ("Validation", "dash", "circle-open"), ("Test", "dot", "diamond"))
-TREND = 0.002  # accuracy; a smaller change over three epochs is called no change
+OFF_FRAME = 0.02  # the share of a whole run whose first batches may leave the frame: they flatten all that follows
+NOISE = 1.2  # single batches lie above their mean
+TOPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
 Floats = NDArray[np.float32]
 
 
-class EpochRow(Protocol):
-    """What a finished epoch reports; accuracies from 0 to 1, None where nothing was measured."""
-
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def train_loss(self) -> float: ...
-    @property
-    def train_accuracy(self) -> float: ...
-    @property
-    def valid_loss(self) -> float | None: ...
-    @property
-    def valid_accuracy(self) -> float | None: ...
-    @property
-    def test_loss(self) -> float | None: ...
-    @property
-    def test_accuracy(self) -> float | None: ...
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class RunCurves:
-    """The numbers of one run's curves: e finished epochs, s ≤ 500 points of the loss by step (means).
+    """The numbers of one run's curves: e finished epochs, t looks at the test set, s ≤ 500 points by step (means).
 
     Every array is float32; NaN stands where a value is absent or not finite, and breaks the line there.
-    `step_epochs` are fractions of epochs. `diverged_at` is where training loss first was not finite, in epochs.
+    `test_epochs` and `step_epochs` are fractions of epochs. `diverged_at` is where the run diverged, in epochs.
     """
 
     epochs: Floats
@@ -78,6 +59,7 @@ class RunCurves:
     train_accuracy: Floats
     valid_loss: Floats
     valid_accuracy: Floats
+    test_epochs: Floats
     test_loss: Floats
     test_accuracy: Floats
     step_epochs: Floats
@@ -95,33 +77,57 @@ def colour(key: str) -> str:
     return PALETTE[zlib.crc32(key.encode()) % len(PALETTE)]
 
 
-def curves(history: Sequence[EpochRow], step_losses: ArrayLike, steps_per_epoch: float) -> RunCurves:
+def curves(
+    history: Sequence[EpochRow],
+    step_losses: ArrayLike,
+    steps_per_epoch: float,
+    *,
+    tests: Sequence[TestRow] = (),
+    diverged_step: int | None = None,
+) -> RunCurves:
     """Turn a run's history and the training loss of each step so far, [steps], into the numbers of its curves.
+
+    tests: looks at the test set every n steps; where there are any, they stand in for those in the history.
+    diverged_step: the step, counted from 1, at which the run was found to diverge; batches after it are left out.
+    Without it, a loss that is not finite says the same.
 
     Raises ValueError when `steps_per_epoch` is not positive.
     """
     if not steps_per_epoch > 0:
         raise ValueError(f"steps per epoch must be positive; got {steps_per_epoch}")
-    losses = np.asarray(step_losses, dtype=np.float32).ravel()
+    losses = np.asarray(step_losses, dtype=np.float32).ravel()[:diverged_step]
     at = np.arange(1, len(losses) + 1, dtype=np.float64) / steps_per_epoch
     finite = np.isfinite(losses)
-    lost = [float(x) for x in at[~finite][:1]]
-    lost += [float(row.epoch) for row in history if not math.isfinite(row.train_loss)][:1]
+    if diverged_step is None:
+        lost = [float(x) for x in at[~finite][:1]]
+        lost += [row.epoch for row in history if row.train_loss is None or not math.isfinite(row.train_loss)][:1]
+    else:
+        lost = [diverged_step / steps_per_epoch]
     step_epochs, step_means = _bucket_means(at[finite], losses[finite])
-
-    def column(name: str) -> Floats:
-        values = np.array([getattr(row, name) for row in history], dtype=np.float32)  # None becomes NaN
-        return np.where(np.isfinite(values), values, np.float32("nan"))
-
+    looks: list[tuple[float, float | None, float | None]]
+    if tests:
+        looks = [(look.step / steps_per_epoch, look.loss, look.accuracy) for look in tests]
+    else:
+        looks = [(row.epoch, row.test_loss, row.test_accuracy) for row in history]
     return RunCurves(
-        epochs=np.array([row.epoch for row in history], dtype=np.float32),
-        **{
-            f"{part}_{of}": column(f"{part}_{of}") for part in ("train", "valid", "test") for of in ("loss", "accuracy")
-        },
+        epochs=_column([row.epoch for row in history]),
+        train_loss=_column([row.train_loss for row in history]),
+        train_accuracy=_column([row.train_accuracy for row in history]),
+        valid_loss=_column([row.valid_loss for row in history]),
+        valid_accuracy=_column([row.valid_accuracy for row in history]),
+        test_epochs=_column([look[0] for look in looks]),
+        test_loss=_column([look[1] for look in looks]),
+        test_accuracy=_column([look[2] for look in looks]),
         step_epochs=step_epochs,
         step_losses=step_means,
         diverged_at=min(lost, default=None),
     )
+
+
+def _column(numbers: Sequence[float | None]) -> Floats:
+    """One value for each row, NaN for what is absent or not finite."""
+    values = np.array(numbers, dtype=np.float32)  # None becomes NaN
+    return np.where(np.isfinite(values), values, np.float32("nan"))
 
 
 def _bucket_means(at: NDArray[np.float64], losses: Floats) -> tuple[Floats, Floats]:
@@ -154,10 +160,12 @@ def loss_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure:
     )
     series = (curves.train_loss, curves.valid_loss, curves.test_loss)
     _add_series(figure, curves, series, colour, "%{y:.4f}")
-    tops = [float(values[np.isfinite(values)].max(initial=0)) for values in series]
-    if len(curves.step_losses):  # the first batches may leave the frame: they would flatten all that follows
-        tops.append(float(np.percentile(curves.step_losses, 98)))
-    figure.update_yaxes(range=[0, 1.05 * max(tops, default=0) or 1.0])
+    top = _loss_top(curves, epochs)
+    if curves.diverged_at is not None:
+        last = _last(curves.step_epochs, curves.step_losses) or _last(curves.epochs, curves.train_loss)
+        _add_divergence(figure, last, top, colour, epochs)
+    figure.update_traces(showlegend=False, selector={"name": "Best"})  # the legend of the accuracies has it
+    figure.update_yaxes(range=[0, top])
     return figure
 
 
@@ -168,13 +176,50 @@ def accuracy_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure
     _add_series(figure, curves, series, colour, "%{y:.2f} %")
     shown = np.concatenate(series)
     shown = shown[np.isfinite(shown)]
-    low, high = (float(shown.min()), float(shown.max())) if len(shown) else (0.0, 100.0)
-    room = max(0.08 * (high - low), 0.5)
-    figure.update_yaxes(range=[max(low - room, 0), min(high + room, 100)], ticksuffix=" %")
+    figure.update_yaxes(range=[_accuracy_floor(float(shown.min(initial=100))) if len(shown) else 0, 100])
+    figure.update_yaxes(ticksuffix=" %")
+    if curves.diverged_at is not None:
+        _add_divergence(figure, _last(curves.epochs, series[0]), 100, colour, epochs)
     if not len(shown):
-        words = _in_page_colour("The first point comes after epoch 1")
+        words = "The first point comes after epoch 1" if curves.diverged_at is None else "Diverged in the first epoch"
+        words = in_page_colour(words)
         figure.add_annotation(text=words, showarrow=False, opacity=0.7, xref="paper", yref="paper", x=0.5, y=0.5)
     return figure
+
+
+def in_page_colour(text: str) -> str:
+    """Text of an annotation; Streamlit's light theme would write it in a grey too weak for a blue cell."""
+    return f'<span style="color:currentColor">{text}</span>'
+
+
+def _loss_top(curves: RunCurves, epochs: int) -> float:
+    """The upper end of the loss axis, a round number that hardly moves while points arrive.
+
+    Batches count by means over parts of the whole run, without the first and the unfinished part: the highest of those
+    can only rise as more arrive, whereas a percentile of the batches so far falls with every redraw.
+    """
+    tops = [
+        float(values[np.isfinite(values)].max(initial=0))
+        for values in (curves.train_loss, curves.valid_loss, curves.test_loss)
+    ]
+    losses = curves.step_losses
+    if len(losses):
+        parts = (curves.step_epochs / (OFF_FRAME * epochs)).astype(np.int64)
+        finished = [losses[parts == part].mean() for part in range(1, parts[-1]) if part in parts]
+        tops.append(float(NOISE * max(finished) if finished else losses.max()))
+        if curves.diverged_at is not None:  # the loss before it exploded is worth seeing too
+            tops[-1] = min(tops[-1], 10 * float(np.median(losses)))
+    highest = max(tops)
+    if not highest > 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(highest))
+    return next((top * power for top in TOPS if top * power >= highest), 10 * power)
+
+
+def _accuracy_floor(lowest: float) -> float:
+    """The lower end of the accuracy axis in %: half a point or more below the lowest value, in steps of 5 or 10."""
+    step = 5 if lowest > 80 else 10
+    return max(0.0, float(step * math.floor((lowest - 0.5) / step)))
 
 
 def _frame(epochs: int) -> go.Figure:
@@ -183,7 +228,7 @@ def _frame(epochs: int) -> go.Figure:
         layout={
             "height": FIGURE_HEIGHT,
             "showlegend": True,
-            "margin": {"l": 0, "r": 8, "t": 0, "b": 0},
+            "margin": MARGIN,
             "hovermode": "x unified",
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"},
             "xaxis": {
@@ -191,7 +236,7 @@ def _frame(epochs: int) -> go.Figure:
                 "dtick": 1 if epochs <= 10 else None,
                 "tickformat": "d",
                 "title": {"text": "Epoch", "standoff": 10},
-                "unifiedhovertitle": {"text": "Epoch %{x}"},
+                "unifiedhovertitle": {"text": "Epoch %{x:.4~g}"},
                 "zeroline": False,
             },
             "yaxis": {"zeroline": False, "nticks": 6, "automargin": True},
@@ -199,19 +244,15 @@ def _frame(epochs: int) -> go.Figure:
     )
 
 
-def _in_page_colour(text: str) -> str:
-    """Text of an annotation; Streamlit's light theme would write it in a grey too weak for a blue cell."""
-    return f'<span style="color:currentColor">{text}</span>'
-
-
 def _add_series(figure: go.Figure, curves: RunCurves, series: Sequence[Floats], colour: str, hover: str) -> None:
     """Add training, validation and test as far as they have values, and a star at the best epoch."""
-    for (name, dash, symbol), values in zip(SERIES, series, strict=True):
-        points = np.count_nonzero(np.isfinite(values))
+    across = (curves.epochs, curves.epochs, curves.test_epochs)
+    for (name, dash, symbol), x, y in zip(SERIES, across, series, strict=True):
+        points = np.count_nonzero(np.isfinite(y))
         if points:
             figure.add_scatter(
-                x=curves.epochs,
-                y=values,
+                x=x,
+                y=y,
                 name=name,
                 mode="lines+markers" if points <= MOST_MARKERS else "lines",
                 line={"color": colour, "width": 2, "dash": dash},
@@ -231,197 +272,24 @@ def _add_series(figure: go.Figure, curves: RunCurves, series: Sequence[Floats], 
         )
 
 
-# One translucent blue over the page's own paper, so that the same figure is right on light and dark: text in the
-# theme's colour keeps a contrast of 4.5:1 on the fullest cell of both.
-ERRORS = [[0, "rgba(82, 113, 255, 0.04)"], [1, "rgba(82, 113, 255, 0.7)"]]
-NEUTRAL = [[0, "rgba(128, 128, 128, 0.16)"], [1, "rgba(128, 128, 128, 0.16)"]]
-PICKED = "#e86b06"
+def _last(x: Floats, y: Floats) -> tuple[float, float] | None:
+    """The last point that is finite, or None."""
+    finite = np.flatnonzero(np.isfinite(y))
+    return (float(x[finite[-1]]), float(y[finite[-1]])) if len(finite) else None
 
 
-def confusion_figure(
-    matrix: NDArray[np.int64],
-    classes: Sequence[str],
-    normalise: bool = False,
-    selected: tuple[int, int] | None = None,
-    *,
-    height: int = 360,
-) -> go.Figure:
-    """The confusion matrix [c, c] as cells, actual class down, predicted across; `selected` is outlined.
-
-    Colour shows errors only; the diagonal is grey. `normalise` writes and colours by percentages of each actual class
-    instead of counts. Show it with `on_select` and `selection_mode="points"`; `picked_cell` reads the click.
-    """
-    c = len(classes)
-    totals = matrix.sum(axis=1, keepdims=True)
-    shares = 100 * matrix / np.maximum(totals, 1)
-    wrong = (shares if normalise else matrix).astype(np.float32)
-    np.fill_diagonal(wrong, np.nan)
-    right = np.where(np.eye(c, dtype=bool), np.float32(0), np.float32("nan"))
-    cells = [(actual, predicted) for actual in range(c) for predicted in range(c)]
-
-    figure = go.Figure()
-    heat = {"xgap": 2, "ygap": 2, "showscale": False, "hoverinfo": "skip"}
-    figure.add_heatmap(z=right, colorscale=NEUTRAL, zmin=0, zmax=1, **heat)
-    top = float(wrong[np.isfinite(wrong)].max(initial=0)) or 1.0
-    figure.add_heatmap(z=wrong, colorscale=ERRORS, zmin=0, zmax=top, **heat)
-    # Streamlit reports no click on a heatmap, so invisible points over the cells take it; lists, because a click on a
-    # typed array comes back as an object with the keys "0", "1".
-    figure.add_scatter(
-        x=[predicted for _, predicted in cells],
-        y=[actual for actual, _ in cells],
-        customdata=cells,
-        text=[
-            f"<b>{classes[a]} read as {classes[p]}</b><br>{matrix[a, p]:,} of {totals[a, 0]:,} ({shares[a, p]:.1f} %)"
-            for a, p in cells
-        ],
-        mode="markers",
-        marker={"symbol": "square", "size": 20, "opacity": 0},
-        selected={"marker": {"opacity": 0}},
-        unselected={"marker": {"opacity": 0}},
-        hovertemplate="%{text}<extra></extra>",
-        showlegend=False,
-    )
-    # Annotations, because a trace's text fades on a click and a heatmap's picks its colour as if the page were white.
-    words = [f"{shares[cell]:.1f}" if normalise and matrix[cell] else str(matrix[cell]) for cell in cells]
-    long = max(map(len, classes), default=0) > 2
-    axis = {"tickvals": list(range(c)), "ticktext": list(classes), "range": [-0.5, c - 0.5], "constrain": "domain"}
-    axis |= {
-        "showgrid": False,
-        "zeroline": False,
-        "showline": False,
-        "ticks": "",
-        "fixedrange": True,
-        "automargin": True,
-    }
-    figure.update_layout(
-        height=height,
-        margin={"l": 0, "r": 44 if long else 0, "t": 0, "b": 0},  # room for the last slanted label, else left out
-        hovermode="closest",
-        xaxis=axis | {"side": "top", "title": {"text": "Predicted", "standoff": 10}, "tickangle": -45 if long else 0},
-        yaxis=axis | {"range": [c - 0.5, -0.5], "scaleanchor": "x", "title": {"text": "Actual", "standoff": 10}},
-        annotations=[
-            {
-                "x": predicted,
-                "y": actual,
-                "text": _in_page_colour(word),
-                "showarrow": False,
-                "font": {"size": 11 if len(word) < 4 else 10},
-                "opacity": 0.4 if word == "0" else 0.7 if actual == predicted else 1,
-            }
-            for (actual, predicted), word in zip(cells, words, strict=True)
-        ],
-    )
-    if selected is not None:
-        (row, column), half = selected, 0.48
-        figure.add_shape(
-            type="rect",
-            x0=column - half,
-            x1=column + half,
-            y0=row - half,
-            y1=row + half,
-            line={"color": PICKED, "width": 2.5},
+def _add_divergence(figure: go.Figure, last: tuple[float, float] | None, top: float, colour: str, epochs: int) -> None:
+    """Add a cross and the word at the last finite point; at the edge of the frame where that lies above it."""
+    if last is not None:
+        figure.add_scatter(
+            x=[last[0]],
+            y=[min(last[1], top)],
+            name="Diverged",
+            text=[in_page_colour("\N{NO-BREAK SPACE}diverged\N{NO-BREAK SPACE}")],
+            textposition="middle right" if last[0] < epochs / 2 else "middle left",
+            mode="markers+text",
+            marker={"symbol": "x", "size": 9, "color": colour},
+            cliponaxis=False,
+            hoverinfo="skip",
+            showlegend=False,
         )
-    return figure
-
-
-def picked_cell(event_selection: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The (actual, predicted) cell that was clicked, or None.
-
-    Takes what `st.plotly_chart` returns, or its `selection`; anything unexpected counts as no click.
-    """
-    try:
-        selection = event_selection.get("selection", event_selection)
-        cell = selection["points"][0]["customdata"]
-        if isinstance(cell, Mapping):
-            cell = [cell["0"], cell["1"]]
-        actual, predicted = cell
-        return int(actual), int(predicted)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
-        return None
-
-
-def confusion_sentence(matrix: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """The three most frequent confusions in words."""
-    if not matrix.sum():
-        return "No image has been classified yet."
-    worst = most_confused(matrix, 3)
-    if not worst:
-        return f"All {matrix.sum():,} images were read correctly."
-    first, *others = worst
-    named = f"{classes[first.actual]} read as {classes[first.predicted]} ({_times(first.count, 'time')})"
-    return (
-        "Most confused: "
-        + ", ".join(
-            [named, *(f"{classes[cell.actual]} as {classes[cell.predicted]} ({cell.count:,})" for cell in others)]
-        )
-        + "."
-    )
-
-
-def curves_sentence(curves: RunCurves) -> str:
-    """What the curves show, in one or two sentences; it claims a trend only where the numbers carry one."""
-    done = len(curves.epochs)
-    if curves.diverged_at is not None:
-        before = (
-            ""
-            if curves.best is None
-            else f" Validation accuracy had reached {_percent(np.nanmax(curves.valid_accuracy))}."
-        )
-        return (
-            f"Training diverged after {curves.diverged_at:.3g} epochs: the loss is no longer a finite number.{before}"
-        )
-    if not done:
-        if not len(curves.step_losses):
-            return "Nothing has been trained yet."
-        at, loss = curves.step_epochs[-1], curves.step_losses[-1]
-        return f"Training loss is {loss:.2f} after {at:.2g} epochs; the first epoch has not finished yet."
-    last_epoch = int(curves.epochs[-1])
-    low = int(np.argmin(curves.train_loss))
-    if curves.train_loss[-1] > 1.5 * curves.train_loss[low]:
-        return (
-            f"Training loss rose from {curves.train_loss[low]:.2f} after epoch {int(curves.epochs[low])} to "
-            f"{curves.train_loss[-1]:.2f} after epoch {last_epoch}; a lower learning rate may help."
-        )
-    measured = np.isfinite(curves.valid_accuracy)
-    if not measured.any():
-        return (
-            f"Training accuracy is {_percent(curves.train_accuracy[-1])} after {_times(last_epoch, 'epoch')}. "
-            "No images were held out for validation, so the curves can't show overfitting."
-        )
-    epochs, accuracy = curves.epochs[measured].astype(int), curves.valid_accuracy[measured]
-    first, last = accuracy[0], accuracy[-1]
-    start = f"{_percent(first)} after {_times(epochs[0], 'epoch')}"
-    if len(accuracy) == 1:
-        return f"Validation accuracy is {start}; one epoch shows no trend yet."
-    verb = f"reached {start} and" if last >= first else f"went from {start} to"
-    return f"Validation accuracy {verb} {_percent(last)} after {epochs[-1]}; {_trend(curves, epochs, accuracy)}."
-
-
-def _trend(curves: RunCurves, epochs: NDArray[np.int_], accuracy: Floats) -> str:
-    """How validation went on, at two measured epochs or more."""
-    loss = curves.valid_loss
-    if np.isfinite(loss).all():
-        low = int(np.argmin(loss))
-        # Two epochs and 3 % above the minimum: less is within the noise of a few thousand validation images.
-        if len(loss) - low > 2 and loss[-1] > 1.03 * loss[low] and curves.train_loss[-1] < curves.train_loss[low]:
-            return (
-                f"validation loss has risen since epoch {int(curves.epochs[low])} while training loss kept falling: "
-                "the model is overfitting"
-            )
-    recent, best = accuracy[-3:], int(np.argmax(accuracy))
-    if accuracy[-1] == accuracy[best] and accuracy[-1] - recent[0] >= TREND:
-        return "it is still rising, so more epochs may help"
-    if np.ptp(recent) < TREND:
-        return f"over the last {len(recent)} epochs it moved by less than {100 * TREND:.1f} points"
-    return f"its best was {_percent(accuracy[best])} after {epochs[best]}, and no trend is clear since"
-
-
-def _percent(share: float | np.floating[Any]) -> str:
-    """0.9147 -> 91.5 %; above 99.5 % with a second decimal, and never 100 % while an image is wrong."""
-    if 0.995 <= share < 1:
-        return f"{min(100 * share, 99.99):.2f} %"
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

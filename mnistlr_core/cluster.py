@@ -76,6 +76,7 @@ class LocalCluster:
             return False
         if self._worker is not None and self._worker.poll() is not None:
             log.warning("the workers ended with code %s; starting them again", self._worker.returncode)
+            _leave(self._worker)
             self._worker = self._start("worker", self._worker_arguments)
         return True
 
@@ -83,9 +84,7 @@ class LocalCluster:
         """End the children and wait for them. The closed pipe is the order; a kill follows where it isn't obeyed."""
         children = [child for child in (self._worker, self._scheduler) if child is not None]
         for child in children:
-            if child.stdin:
-                with suppress(OSError):
-                    child.stdin.close()
+            _leave(child)
         for child in children:
             try:
                 child.wait(timeout=5)
@@ -120,6 +119,13 @@ class LocalCluster:
         raise EngineUnavailable(
             f"the scheduler did not start; its log is {self._folder.name}/scheduler.log in MNISTLR_HOME"
         )
+
+
+def _leave(child: subprocess.Popen[bytes]) -> None:
+    """Close the pipe that keeps a child alive."""
+    if child.stdin:
+        with suppress(OSError):
+            child.stdin.close()
 
 
 def scheduler_address(settings: Settings) -> str | None:

@@ -42,6 +42,7 @@ class Recorder:
     started: float = field(default_factory=monotonic)
     images: int = 0
     first_step: int = field(init=False)
+    _turn: int = 0
     _committed: float = field(default_factory=monotonic)
     _checkpointed: float = field(default_factory=monotonic)
     _losses: list[tuple[int, NDArray[np.float32]]] = field(default_factory=list)
@@ -89,8 +90,10 @@ class Recorder:
         tensors = self.cohort.state()
         if self.predicted:
             tensors["predicted"] = torch.from_numpy(np.stack(self.predicted))
-        # Two names by turns: the last two checkpoints are kept, in case the newer one is damaged.
-        stored = self.write(f"checkpoint-{self.cohort.epoch % 2}", safetensors.torch.save(tensors))
+        # The last two checkpoints are kept, in case the newer one is damaged; a third name by turns, so that writing
+        # this one touches neither before it is committed.
+        self._turn = (self._turn + 1) % 3
+        stored = self.write(f"checkpoint-{self._turn}", safetensors.torch.save(tensors))
         return self.commit((self.cohort.epoch, stored))
 
     def commit(self, checkpoint: tuple[int, Stored] | None = None) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mnistlr_core import fetch
+from mnistlr_core.settings import Settings
 
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -28,3 +31,22 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepared = tmp_path_factory.mktemp("prepared")
     fetch.prepare("digits", source=prepared / "none", prepared=prepared)
     return prepared
+
+
+@pytest.fixture
+def torch_threads() -> Iterator[None]:
+    """One thread for torch: small products are done sooner by one, and other jobs keep the other core."""
+    import torch  # the tests of what never loads torch don't load it either
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, digits: Path) -> Settings:
+    """A home of its own with digits prepared, and no way to MNIST."""
+    settings = Settings(home=tmp_path / "home", data=tmp_path / "no-data", device="cpu")
+    shutil.copytree(digits, settings.prepared)
+    return settings

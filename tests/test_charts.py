@@ -1,4 +1,4 @@
-"""The numbers of the figures, what makes the figures themselves right, and the sentences."""
+"""The numbers of the figures, and what makes the figures themselves right."""
 
 from __future__ import annotations
 
@@ -6,36 +6,38 @@ import itertools
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from mnistlr_core import charts
-from mnistlr_core.charts import RunCurves, accuracy_figure, colour, confusion_figure, curves, loss_figure, picked_cell
+from mnistlr_core import charts, records
+from mnistlr_core.charts import RunCurves, accuracy_figure, colour, curves, loss_figure
+from mnistlr_core.matrix import confusion_figure, picked_cell
 
 DIGITS = [str(digit) for digit in range(10)]
 NAN = float("nan")
 
 
-@dataclass(frozen=True)
-class Row:
-    epoch: int
-    train_loss: float = 0.3
-    train_accuracy: float = 0.9
-    valid_loss: float | None = None
-    valid_accuracy: float | None = None
-    test_loss: float | None = None
-    test_accuracy: float | None = None
+def row(
+    epoch: int,
+    train_loss: float | None = 0.3,
+    train_accuracy: float | None = 0.9,
+    valid_loss: float | None = None,
+    valid_accuracy: float | None = None,
+    test_loss: float | None = None,
+    test_accuracy: float | None = None,
+) -> records.EpochRow:
+    """An epoch, measured on nothing but the training images unless a test says otherwise."""
+    return records.EpochRow(epoch, train_loss, train_accuracy, valid_loss, valid_accuracy, test_loss, test_accuracy)
 
 
 def run(accuracies: list[float], valid: list[float] | None = None, train: list[float] | None = None) -> RunCurves:
     """The curves of a run with these validation accuracies, validation losses and training losses by epoch."""
     n = len(accuracies)
     valid, train = valid or [1 / (e + 1) for e in range(n)], train or [1 / (e + 1) for e in range(n)]
-    rows = [Row(e + 1, train[e], accuracies[e], valid[e], accuracies[e]) for e in range(n)]
+    rows = [row(e + 1, train[e], accuracies[e], valid[e], accuracies[e]) for e in range(n)]
     return curves(rows, [], 10)
 
 
@@ -50,7 +52,7 @@ def matrix() -> Any:
 
 
 def test_curves_are_float32_with_nan_where_nothing_was_measured() -> None:
-    numbers = curves([Row(1), Row(2, valid_loss=0.5, valid_accuracy=0.8)], [2.0, 1.0, 0.5, 0.25], 2)
+    numbers = curves([row(1), row(2, valid_loss=0.5, valid_accuracy=0.8)], [2.0, 1.0, 0.5, 0.25], 2)
     assert numbers.epochs.dtype == numbers.valid_loss.dtype == numbers.step_losses.dtype == np.float32
     np.testing.assert_array_equal(numbers.valid_accuracy, np.array([NAN, 0.8], np.float32))
     np.testing.assert_array_equal(numbers.step_epochs, [0.5, 1, 1.5, 2])
@@ -60,7 +62,7 @@ def test_curves_are_float32_with_nan_where_nothing_was_measured() -> None:
 
 def test_the_best_epoch_is_the_first_of_equals() -> None:
     assert run([0.8, 0.9, 0.9]).best == 1
-    assert curves([Row(1)], [], 10).best is None
+    assert curves([row(1)], [], 10).best is None
 
 
 @pytest.mark.parametrize("steps", [0, 1, 499, 500, 501, 4400, 100_003])
@@ -78,12 +80,87 @@ def test_steps_are_averaged_to_500_points_and_keep_their_mean(steps: int) -> Non
 
 
 def test_divergence_is_noted_and_breaks_the_lines() -> None:
-    numbers = curves([Row(1), Row(2, train_loss=float("inf"))], [1.0, 2.0, float("inf"), NAN], 2)
+    numbers = curves([row(1), row(2, train_loss=None)], [1.0, 2.0, float("inf"), NAN], 2)
     assert numbers.diverged_at == 1.5
     assert np.isnan(numbers.train_loss[1])
     assert numbers.step_losses.tolist() == [1.0, 2.0]
     for figure in (loss_figure, accuracy_figure):
         assert "Infinity" not in figure(numbers, colour="#123456", epochs=2).to_json()
+
+
+def test_an_epoch_whose_loss_is_not_finite_diverged() -> None:
+    assert curves([row(1), row(2, float("inf")), row(3, None)], [], 10).diverged_at == 2
+
+
+def test_a_finite_explosion_ends_the_batches_and_gets_a_cross_inside_the_frame() -> None:
+    losses = [2.0, 1.0, 1.5, 3e5, 2e6, 7.0, 7.0]
+    numbers = curves([row(1)], losses, 2, diverged_step=5)
+    assert numbers.diverged_at == 2.5
+    assert numbers.step_losses.tolist() == losses[:5]
+    loss, accuracy = (build(numbers, colour="#123456", epochs=4) for build in (loss_figure, accuracy_figure))
+    for figure, x, y in ((loss, 2.5, loss.layout.yaxis.range[1]), (accuracy, 1, 90)):
+        cross = figure.data[-1]
+        assert (cross.name, cross.marker.symbol) == ("Diverged", "x")
+        assert "diverged" in cross.text[0]
+        assert (cross.x[0], cross.y[0]) == pytest.approx((x, y))
+    assert loss.layout.yaxis.range[1] < 100
+    assert loss.data[-1].textposition == "middle left"
+    assert accuracy.data[-1].textposition == "middle right"
+
+
+def test_a_run_that_diverged_before_its_first_epoch_says_so_in_place_of_the_accuracies() -> None:
+    figure = accuracy_figure(curves([], [2.0, NAN], 10), colour="#123456", epochs=4)
+    assert "Diverged in the first epoch" in figure.layout.annotations[0].text
+    assert names(figure) == []
+
+
+def test_looks_at_the_test_set_by_step_are_drawn_where_they_were_taken() -> None:
+    looks = [records.TestRow(5, 0.9, 0.7), records.TestRow(10, None, 0.8), records.TestRow(15, 0.5, 0.85)]
+    numbers = curves([row(1)], [], 10, tests=looks)
+    for build, y in ((loss_figure, [0.9, NAN, 0.5]), (accuracy_figure, [70, 80, 85])):
+        (test,) = (trace for trace in build(numbers, colour="#123456", epochs=2).data if trace.name == "Test")
+        np.testing.assert_allclose(test.x, [0.5, 1, 1.5])
+        np.testing.assert_allclose(test.y, y, rtol=1e-6)
+        assert test.line.dash == "dot"
+
+
+def test_the_frame_stays_calm_while_a_run_is_watched() -> None:
+    """The loss axis settles once 4 % of the run are done, the accuracy axis with the first epoch."""
+    random, per_epoch, epochs = np.random.default_rng(0), 844, 10
+    at = np.arange(1, epochs * per_epoch + 1) / per_epoch
+    losses = ((0.02 + 2.3 * np.exp(-12 * at) + 0.4 * np.exp(-0.4 * at)) * random.uniform(0.7, 1.3, len(at))).tolist()
+    history = [
+        row(e, float(np.mean(losses[(e - 1) * per_epoch : e * per_epoch])), 1 - 0.2 / e, 0.3, 1 - 0.12 / e**0.5)
+        for e in range(1, epochs + 1)
+    ]
+    tops, floors = [], []
+    for step in range(40, len(losses) + 1, 100):
+        numbers = curves(history[: step // per_epoch], losses[:step], per_epoch)
+        low, top = loss_figure(numbers, colour="#123456", epochs=epochs).layout.yaxis.range
+        assert low == 0
+        tops.append(round(top, 6))
+        floor, high = accuracy_figure(numbers, colour="#123456", epochs=epochs).layout.yaxis.range
+        assert high == 100
+        floors.append(floor)
+    assert [top for top, _ in itertools.groupby(tops)] == [4, 0.6]
+    assert tops.index(0.6) <= 4
+    assert [floor for floor, _ in itertools.groupby(floors)] == [0, 70]
+
+
+@pytest.mark.parametrize(
+    ("highest", "top"), [(0.0, 1), (0.0101, 0.015), (0.61, 0.8), (0.79, 0.8), (1.0, 1), (2.3, 3), (9, 10), (1e6, 1e6)]
+)
+def test_the_loss_axis_ends_on_a_round_number(highest: float, top: float) -> None:
+    figure = loss_figure(curves([row(1, highest)], [], 10), colour="#123456", epochs=1)
+    assert figure.layout.yaxis.range == pytest.approx((0, top))
+
+
+@pytest.mark.parametrize(
+    ("lowest", "floor"), [(0.0, 0), (0.098, 0), (0.41, 40), (0.803, 75), (0.856, 85), (0.9541, 90), (0.96, 95), (1, 95)]
+)
+def test_the_accuracy_axis_begins_at_a_round_number(lowest: float, floor: float) -> None:
+    figure = accuracy_figure(curves([row(1, 0.3, lowest)], [], 10), colour="#123456", epochs=1)
+    assert figure.layout.yaxis.range == (floor, 100)
 
 
 def test_steps_per_epoch_must_be_positive() -> None:
@@ -97,8 +174,8 @@ def test_steps_per_epoch_must_be_positive() -> None:
     [
         curves([], [], 10),
         curves([], [2.3, 1.0], 10),
-        curves([Row(1)], [0.0], 10),
-        curves([Row(1, NAN, NAN, NAN, NAN)], [NAN], 10),
+        curves([row(1)], [0.0], 10),
+        curves([row(1, NAN, NAN, NAN, NAN)], [NAN], 10),
         run([0.9] * 40),
     ],
 )
@@ -114,7 +191,7 @@ def test_figures_are_valid_at_every_stage(build: Any, numbers: RunCurves) -> Non
 
 
 def test_one_colour_and_three_dashes() -> None:
-    numbers = curves([Row(1, 0.3, 0.9, 0.4, 0.8, 0.5, 0.7)], [1.0], 1)
+    numbers = curves([row(1, 0.3, 0.9, 0.4, 0.8, 0.5, 0.7)], [1.0], 1)
     figure = accuracy_figure(numbers, colour="#123456", epochs=1)
     assert names(figure) == ["Training", "Validation", "Test", "Best"]
     assert [trace.line.dash for trace in figure.data[:3]] == ["solid", "dash", "dot"]
@@ -122,11 +199,13 @@ def test_one_colour_and_three_dashes() -> None:
     assert figure.data[1].y.tolist() == pytest.approx([80])
     assert figure.data[3].marker.symbol == "star"
     assert all("markers" in trace.mode for trace in figure.data)
-    assert names(loss_figure(numbers, colour="#123456", epochs=1))[0] == "Batches"
+    loss = loss_figure(numbers, colour="#123456", epochs=1)
+    assert names(loss) == ["Batches", "Training", "Validation", "Test", "Best"]
+    assert [trace.name for trace in loss.data if trace.showlegend is False] == ["Best"]
 
 
 def test_without_validation_no_star() -> None:
-    assert names(accuracy_figure(curves([Row(1)], [], 1), colour="#123456", epochs=1)) == ["Training"]
+    assert names(accuracy_figure(curves([row(1)], [], 1), colour="#123456", epochs=1)) == ["Training"]
 
 
 def test_a_colour_stays_the_same_in_every_process() -> None:
@@ -182,6 +261,13 @@ def test_the_matrix_normalises_by_row_and_outlines_one_cell() -> None:
     assert not confusion_figure(counts, ["cat", "dog"]).layout.shapes
 
 
+def test_the_matrix_is_as_high_as_its_cells_and_labels() -> None:
+    digits, words = (confusion_figure(matrix(), names).layout for names in (DIGITS, ["T-shirt/top"] * 10))
+    assert 10 * 27 < digits.height < 10 * 30 + 40
+    assert words.height > digits.height
+    assert (digits.xaxis.tickangle, words.xaxis.tickangle) == (0, -90)
+
+
 def test_a_matrix_without_errors_is_valid() -> None:
     assert confusion_figure(np.diag([5, 5]), ["a", "b"]).data[1].zmax == 1
 
@@ -205,70 +291,10 @@ def test_clicks_are_read_defensively(event: Any, cell: tuple[int, int] | None) -
     assert picked_cell(event) == cell
 
 
-@pytest.mark.parametrize(
-    ("numbers", "words"),
-    [
-        (curves([], [], 10), "Nothing has been trained yet."),
-        (curves([], [2.0] * 5, 10), "Training loss is 2.00 after 0.5 epochs; the first epoch has not finished yet."),
-        (run([0.9]), "Validation accuracy is 90 % after 1 epoch; one epoch shows no trend yet."),
-        (
-            run([0.9, 0.91, 0.915]),
-            "Validation accuracy reached 90 % after 1 epoch and 91.5 % after 3; "
-            "it is still rising, so more epochs may help.",
-        ),
-        (
-            run([0.9, 0.9150, 0.9155, 0.9151]),
-            "Validation accuracy reached 90 % after 1 epoch and 91.5 % after 4; "
-            "over the last 3 epochs it moved by less than 0.2 points.",
-        ),
-        (
-            run([0.90, 0.93, 0.91, 0.89]),
-            "Validation accuracy went from 90 % after 1 epoch to 89 % after 4; "
-            "its best was 93 % after 2, and no trend is clear since.",
-        ),
-        (
-            run([0.95, 0.97, 0.971, 0.972], valid=[0.2, 0.1, 0.11, 0.13]),
-            "Validation accuracy reached 95 % after 1 epoch and 97.2 % after 4; "
-            "validation loss has risen since epoch 2 while training loss kept falling: the model is overfitting.",
-        ),
-        (
-            run([0.9, 0.5], train=[0.3, 8.0]),
-            "Training loss rose from 0.30 after epoch 1 to 8.00 after epoch 2; a lower learning rate may help.",
-        ),
-        (
-            curves([Row(1, valid_loss=0.5, valid_accuracy=0.8)], [1.0] * 12 + [NAN], 10),
-            "Training diverged after 1.3 epochs: the loss is no longer a finite number. "
-            "Validation accuracy had reached 80 %.",
-        ),
-        (
-            curves([Row(1)], [], 10),
-            "Training accuracy is 90 % after 1 epoch. "
-            "No images were held out for validation, so the curves can't show overfitting.",
-        ),
-        (
-            run([0.9999, 0.99995]),
-            "Validation accuracy reached 99.99 % after 1 epoch and 99.99 % after 2; "
-            "over the last 2 epochs it moved by less than 0.2 points.",
-        ),
-    ],
-)
-def test_the_curves_in_words(numbers: RunCurves, words: str) -> None:
-    assert charts.curves_sentence(numbers) == words
-
-
-def test_the_matrix_in_words() -> None:
-    counts = np.diag([900] * 10)
-    assert charts.confusion_sentence(counts, DIGITS) == "All 9,000 images were read correctly."
-    assert charts.confusion_sentence(counts * 0, DIGITS) == "No image has been classified yet."
-    counts[4, 9], counts[7, 9], counts[5, 3], counts[0, 1] = 51, 37, 36, 1
-    assert (
-        charts.confusion_sentence(counts, DIGITS) == "Most confused: 4 read as 9 (51 times), 7 as 9 (37), 5 as 3 (36)."
-    )
-
-
 def test_charts_load_neither_torch_nor_plotly_express() -> None:
     code = (
-        "import sys, mnistlr_core.charts; print({'torch', 'sklearn', 'plotly.express', 'streamlit'} & set(sys.modules))"
+        "import sys, mnistlr_core.matrix, mnistlr_core.sentences; "
+        "print({'torch', 'sklearn', 'plotly.express', 'streamlit'} & set(sys.modules))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""What a run is: one digest for every spelling, every problem at once and in words, and limits that mean what they say."""
+"""What a run is: one digest for every spelling, every problem at once and in words, limits that mean what they say."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def test_a_configuration_that_breaks_every_field_names_every_field() -> None:
     assert {problem.field for problem in problems_of(dict.fromkeys(FIELDS))} == set(FIELDS)
 
 
-@pytest.mark.parametrize("value", [[0, 5000, "x"], "0, 5000", [None, None], [512.5], ["x"], "x"])
-def test_hidden_sizes_that_are_wrong_in_several_ways_are_one_problem(value: object) -> None:
-    assert [problem.field for problem in problems_of({"hidden": value})] == ["hidden"]
+def test_hidden_sizes_that_are_wrong_in_several_ways_are_one_problem() -> None:
+    for value in ([0, 5000, "x"], "0, 5000", [None, None], [512.5], ["x"], "x"):
+        assert [problem.field for problem in problems_of({"hidden": value})] == ["hidden"], value
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -137,15 +137,11 @@ def test_what_is_no_value_of_a_field_is_refused_in_words(field: str) -> None:
         assert not any(word in problem.rule for word in ("pydantic", "Error", "Input", "sys."))
 
 
-@pytest.mark.parametrize("field", FIELDS)
-def test_an_integer_too_long_to_print_is_refused_in_words(field: str) -> None:
+def test_an_integer_too_long_to_print_is_refused_in_words() -> None:
     unprintable = 10 ** (sys.get_int_max_str_digits() + 100)
-    for value in (unprintable, -unprintable, [unprintable]):
-        assert [problem.field for problem in problems_of({field: value})][:1] == [field]
-
-
-def test_an_unknown_field_may_hold_an_integer_too_long_to_print() -> None:
-    assert [problem.field for problem in problems_of({"warp": 10 ** (sys.get_int_max_str_digits() + 100)})] == ["warp"]
+    for field in (*FIELDS, "warp", "config_version"):
+        for value in (unprintable, -unprintable, [unprintable]):
+            assert {problem.field for problem in problems_of({field: value})} == {field}
 
 
 def test_a_number_out_of_range_is_refused_by_the_fields_own_rule_however_large() -> None:
@@ -184,7 +180,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     st.dictionaries(st.sampled_from([*FIELDS, "config_version"]) | st.text(st.characters(), max_size=9), json_values)
 )
@@ -193,9 +189,8 @@ json_values = st.recursive(
 def test_any_json_is_a_configuration_within_its_limits_or_a_config_error(values: dict[str, Any]) -> None:
     try:
         config = parse_config(values)
-    except ConfigError as error:
-        assert error.problems
-        assert all(problem.field and problem.rule and problem.value for problem in error.problems)
+    except ConfigError:
+        assert all(problem.rule and problem.value for problem in problems_of(values))
         return
     assert set(values) <= {*FIELDS, "config_version"}
     for name, spec in FIELDS.items():
@@ -399,6 +394,7 @@ def test_a_label_names_the_model_and_how_it_is_trained() -> None:
 def problems_of(values: dict[str, Any]) -> tuple[Problem, ...]:
     with pytest.raises(ConfigError) as caught:
         parse_config(values)
+    assert caught.value.problems
     return caught.value.problems
 
 

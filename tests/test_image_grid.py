@@ -113,7 +113,7 @@ def test_pages_filters_and_clicks() -> None:
     assert shown(at.run()) == "49–60 of 60 wrong images"
 
     at.session_state["cell"] = (2, 3)
-    assert shown(at.run()) == "1–24 of 30 wrong images"
+    assert shown(at.run()) == "1–24 of 30 wrong images: actual 2, read as 3"
     assert at.text[0].value == "(2, 3)"
 
     at.selectbox(key="grid_actual").set_value(0).run()
@@ -127,7 +127,7 @@ def test_pages_filters_and_clicks() -> None:
 def test_a_link_restores_the_view() -> None:
     at = AppTest.from_function(page, default_timeout=20)
     at.query_params.update({"grid_actual": "2", "grid_order": "Closest call", "grid_page": "2"})
-    assert shown(at.run()) == "25–30 of 30 wrong images"
+    assert shown(at.run()) == "25–30 of 30 wrong images: actual 2"
 
 
 def test_a_link_beyond_the_last_page_shows_the_first() -> None:

@@ -138,32 +138,34 @@ def show_mistakes(
     if not predictions.errors:
         st.caption(f"All {len(predictions.labels):,} images were read correctly.")
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        order = st.segmented_control(
-            "Order",
-            list(Order),
-            default=Order.LOSS,
-            required=True,
-            format_func=lambda order: order.label,
-            key="grid_order",
-            on_change=_first_page,
-            bind="query-params",
-            label_visibility="collapsed",
-        )
+    order = st.segmented_control(
+        "Order",
+        list(Order),
+        default=Order.LOSS,
+        required=True,
+        format_func=lambda order: order.label,
+        key="grid_order",
+        on_change=_first_page,
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         actual = _class_filter("Actual", "grid_actual", classes)
         predicted = _class_filter("Read as", "grid_predicted", classes)
         if actual is not None or predicted is not None:
             st.button("Show all", key="grid_all", type="tertiary", on_click=show_cell, args=(None,))
     chosen = mistakes(predictions, order or Order.LOSS, actual, predicted)
+    filters = _filter_words(actual, predicted, classes)
     if not len(chosen):
-        st.caption("No wrong image matches: " + _filter_words(actual, predicted, classes) + ".")
+        st.caption(f"No wrong image matches: {filters}.")
         return
     counted, tiles = st.empty(), st.container()
     pages, first = -(-len(chosen) // PAGE_SIZE), 0
     if pages > 1:
         first = PAGE_SIZE * (st.pagination(pages, max_visible_pages=5, key="grid_page", bind="query-params") - 1)
     shown = chosen[first : first + PAGE_SIZE]
-    counted.caption(f"{first + 1:,}–{first + len(shown):,} of {len(chosen):,} wrong images")
+    count = f"{first + 1:,}–{first + len(shown):,} of {len(chosen):,} wrong images"
+    counted.caption(f"{count}: {filters}" if filters else count)
     tiles.html(tiles_html(np.asarray(images[shown]), describe(predictions, shown), classes))
 
 
@@ -179,7 +181,7 @@ def _class_filter(label: str, key: str, classes: Sequence[str]) -> int | None:
         placeholder=label,
         bind="query-params",
         label_visibility="collapsed",
-        width=100 if max(map(len, classes)) < 3 else 128,
+        width=104 if max(map(len, classes)) < 3 else "stretch",
     )
     return choice if choice is None else int(choice)
 
