@@ -43,6 +43,11 @@ class Outcome:
     """Seconds of a first epoch that was left out of `epochs`, because it compiles."""
     threads: int | None = None
     """How many threads were the faster ones, where several counts were tried."""
+    others: float | None = None
+    """Share of all processors' time, 0..1, that other processes took meanwhile; None where the system doesn't tell.
+
+    Pairing doesn't make up for it: two threads that wait for each other suffer far more from a busy machine than one.
+    """
 
     @property
     def seconds(self) -> float:
@@ -69,6 +74,11 @@ class Standing:
         """The median test accuracy, 0..1."""
         found = [outcome.accuracy for outcome in self.outcomes if outcome.accuracy is not None]
         return statistics.median(found) if found else None
+
+    @property
+    def others(self) -> float | None:
+        """The greatest share of the processors' time that other processes took in any round, 0..1."""
+        return max((outcome.others for outcome in self.outcomes if outcome.others is not None), default=None)
 
 
 def ratio(numerator: Standing | None, denominator: Standing | None) -> Spread | None:

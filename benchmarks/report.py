@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.measure import ENGINE, ModelReport, Report, Spread, Standing, ratio
 
-__all__ = ["PROMISES", "to_json", "to_text"]
+__all__ = ["BUSY", "PROMISES", "to_json", "to_text"]
 
 PROMISES = (
     ("article's loop / engine", "article", ENGINE),
@@ -16,7 +16,10 @@ PROMISES = (
 )
 """The ratios that the project stands by: what they are called, numerator, denominator."""
 
-_HEADER = ("", "s/epoch", "min–max", "n", "× engine", "min–max", "test acc.")
+BUSY = 0.1
+"""A contender beside which other processes took more than this share of the processors is marked as not valid."""
+
+_HEADER = ("", "s/epoch", "min–max", "n", "× engine", "min–max", "test acc.", "others")
 
 
 def to_text(report: Report) -> str:
@@ -74,6 +77,7 @@ def _row(standing: Standing, to_engine: Spread | None) -> tuple[str, ...]:
         _figure(to_engine.median) if to_engine else "–",
         f"{_figure(to_engine.low)}–{_figure(to_engine.high)}" if to_engine else "–",
         "–" if accuracy is None else f"{accuracy:.4f}",
+        "–" if standing.others is None else f"{standing.others:.0%}",
     )
 
 
@@ -87,6 +91,8 @@ def _notes(standing: Standing) -> list[str]:
     firsts = [outcome.first_epoch for outcome in standing.outcomes if outcome.first_epoch is not None]
     tried = sorted({outcome.threads for outcome in standing.outcomes if outcome.threads is not None})
     notes = []
+    if standing.others is not None and standing.others > BUSY:
+        notes.append(f"{standing.name}: NOT VALID, other processes took up to {standing.others:.0%} of the processors")
     if firsts:
         notes.append(
             f"{standing.name}: the first epoch, which compiles and isn't counted, took {_figure(max(firsts))} s at most"

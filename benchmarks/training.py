@@ -7,8 +7,10 @@ import os
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import process_time
 
 import torch
 
@@ -86,7 +88,9 @@ def _rounds(
             with _torch_for_peers(threads):
                 if number == 1:
                     contender.run(config.replace(epochs=2), digits.first(_WARM_UP_IMAGES))
+                others = _others()
                 outcome = contender.run(config, digits)
+            outcome = replace(outcome, others=others())
             outcomes[contender.key].append(outcome)
             say(f"{config.label}, round {number} of {rounds}: {contender.name} {outcome.seconds:.4f} s/epoch")
     return tuple(Standing(c.key, c.name, tuple(outcomes[c.key]), absent[c.key]) for c in contenders)
@@ -105,6 +109,31 @@ def _torch_for_peers(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+def _others() -> Callable[[], float | None]:
+    """Start to watch; the function returned tells the share of all processors' time that other processes took since."""
+    before = _processor_seconds()
+
+    def share() -> float | None:
+        if before is None or (after := _processor_seconds()) is None:
+            return None
+        busy, idle, own = (b - a for a, b in zip(before, after, strict=True))
+        return max(0.0, busy - own) / (busy + idle) if busy + idle else None
+
+    return share
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """Seconds that all processors were busy, and idle, and that this process used; None but on Linux."""
+    try:
+        first, *_ = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    user, nice, system, idle, iowait, irq, softirq, steal = (int(ticks) for ticks in first.split()[1:9])
+    hertz = os.sysconf("SC_CLK_TCK")
+    busy = user + nice + system + irq + softirq + steal
+    return busy / hertz, (idle + iowait) / hertz, process_time()
 
 
 def _machine() -> Machine:

@@ -155,7 +155,7 @@ def loss_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure:
         name="Batches",
         mode="lines",
         line={"color": colour, "width": 1},
-        opacity=0.35,
+        opacity=0.45,
         hoverinfo="skip",
     )
     series = (curves.train_loss, curves.valid_loss, curves.test_loss)

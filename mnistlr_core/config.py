@@ -349,7 +349,7 @@ def upgrade(values: Mapping[str, Any]) -> dict[str, Any]:
     version = values.pop("config_version", CONFIG_VERSION)
     if version != CONFIG_VERSION:
         rule = f"must be {CONFIG_VERSION}, the layout this program reads; a newer program wrote it, so update mnistlr"
-        raise ConfigError((Problem("config_version", rule, repr(version)),))
+        raise ConfigError((Problem("config_version", rule, _shown(version)),))
     return values
 
 
@@ -415,19 +415,25 @@ def _from_text(name: str, value: object) -> object:
 
 def _problems(error: ValidationError, values: Mapping[str, Any]) -> Iterator[Problem]:
     specs = {spec.name: spec for spec in fields()}
+    told: set[str] = set()  # several sizes of `hidden` may be wrong: its rule is said once
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]) if item["loc"] else "config"
-        got = repr(values.get(name, item.get("input")))
-        yield Problem(
-            name, _rule(specs.get(name), item["type"], item["msg"]), got if len(got) <= 80 else got[:77] + "…"
-        )
+        if name not in told:
+            told.add(name)
+            yield Problem(name, _rule(specs.get(name)), _shown(values.get(name, item.get("input"))))
 
 
-def _rule(spec: Spec | None, kind: str, message: str) -> str:
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to print integers of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _rule(spec: Spec | None) -> str:
     if spec is None:
         return "is not a field of a configuration; leave it out"
-    if kind == "value_error":
-        return message.removeprefix("Value error, ")
     match spec.kind:
         case "choice":
             return f"must be one of {', '.join(spec.choices)}"

@@ -54,8 +54,8 @@ def estimate_seconds(config: RunConfig, speeds: Sequence[Speed]) -> float | None
     flops = step_flops(config, pixels=info.pixels, classes=len(info.classes))
     measured = np.array([speed.seconds for speed in speeds])
     design = np.stack([np.ones(len(speeds)), np.array([speed.flops for speed in speeds])], axis=1)
-    overhead, per_flop = np.linalg.lstsq(design / measured[:, None], np.ones(len(speeds)), rcond=None)[0]
-    if overhead < 0 or per_flop < 0:  # too few or contradictory measurements: scale the nearest one
+    (overhead, per_flop), _, rank, _ = np.linalg.lstsq(design / measured[:, None], np.ones(len(speeds)), rcond=None)
+    if rank < 2 or overhead < 0 or per_flop < 0:  # too few or contradictory measurements: scale the nearest one
         nearest = min(speeds, key=lambda speed: abs(math.log(speed.flops / flops)))
         return steps * nearest.seconds * max(1.0, flops / nearest.flops)
     return float(steps * (overhead + per_flop * flops))

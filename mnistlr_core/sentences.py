@@ -80,6 +80,8 @@ def _trend(curves: RunCurves, epochs: NDArray[np.int_], accuracy: Floats) -> str
         return "it is still rising, so more epochs may help"
     if np.ptp(recent) < TREND:
         return f"over the last {len(recent)} epochs it moved by less than {100 * TREND:.1f} points"
+    if best == len(accuracy) - 1:
+        return "its best so far, though it still wavers from epoch to epoch"
     return f"its best was {_percent(accuracy[best])} after {epochs[best]}, and no trend is clear since"
 
 

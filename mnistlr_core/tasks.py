@@ -37,6 +37,7 @@ from mnistlr_core.records import Claim, Result, RunState, Speed
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
 from mnistlr_core.training import (
+    EXPLODED,
     Cohort,
     Diverged,
     EpochDone,
@@ -102,15 +103,16 @@ def _train(settings: Settings, artifacts: Artifacts, claim: Claim) -> None:
                 record.add_epoch(progress, cohort.log_probabilities(data.test))
                 asked_to_stop = record.checkpoint_if_due()
             case Diverged():
-                record.commit()
-                kept = attempts.finish(claim, RunState.DIVERGED, diverged_step=progress.step)
-                artifacts.delete(claim.run_id, keep=kept)
+                _end_diverged(record, progress.step)
                 return
         if asked_to_stop and cohort.epoch < config.epochs:
             break
     record.commit()
     log_probabilities = cohort.log_probabilities(data.test)
     score = scores(log_probabilities, data.test.labels)[0]
+    if not score.loss < EXPLODED:  # by the very last step, which no batch came after to tell
+        _end_diverged(record, cohort.step)
+        return
     state = RunState.FINISHED if cohort.epoch == config.epochs else RunState.STOPPED
     last = predicted_classes(log_probabilities)
     files = {
@@ -121,6 +123,12 @@ def _train(settings: Settings, artifacts: Artifacts, claim: Claim) -> None:
     result = Result(score.loss, score.accuracy, errors)
     kept = attempts.finish(claim, state, result=result, files=files, speed=record.speed())
     artifacts.delete(claim.run_id, keep=kept)
+
+
+def _end_diverged(record: Recorder, step: int) -> None:
+    record.commit()
+    kept = record.attempts.finish(record.claim, RunState.DIVERGED, diverged_step=step)
+    record.artifacts.delete(record.claim.run_id, keep=kept)
 
 
 def _resume(

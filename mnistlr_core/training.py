@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mnistlr_core.batches import Block, Gatherer, ImageSet, read_blocks
 from mnistlr_core.config import RunConfig, TestWatch
+from mnistlr_core.errors import EngineUnavailable
 from mnistlr_core.models import affine, initial_layers
 from mnistlr_core.optimizers import MemberOptimizer
 
@@ -321,6 +322,9 @@ class Cohort:
         Raises:
             KeyError, RuntimeError: the tensors are of another model.
         """
+        for name, tensor in self.state().items():
+            if tensors[name].shape != tensor.shape:  # checked first: half a state would train on from a wrong epoch
+                raise RuntimeError(f"{name} has the shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
         self._generator.set_state(tensors["generator"])
         self.epoch, self.step = (int(number) for number in tensors["progress"])
         self._parameters.copy_(tensors["parameters"])
@@ -359,13 +363,20 @@ def most_likely(log_probabilities: Tensor) -> Tensor:
 
 def _shared(config: RunConfig) -> tuple[object, ...]:
     own = {"optimizer", "learning_rate", "momentum", "nesterov", "weight_decay"}
-    return tuple(value for name, value in config if name not in own)
+    return tuple(str(value) for name, value in config.canonical().items() if name not in own)
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is a GPU, else Apple's MPS, else the CPU; any other text is torch's own spelling."""
+    """`auto` is CUDA where there is a GPU, else Apple's MPS, else the CPU; any other text is torch's own spelling.
+
+    Raises:
+        EngineUnavailable: torch knows no such device.
+    """
     if wanted != "auto":
-        return torch.device(wanted)
+        try:
+            return torch.device(wanted)
+        except RuntimeError:
+            raise EngineUnavailable(f"MNISTLR_DEVICE must be auto, cpu, cuda, cuda:1 or mps; got {wanted!r}") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

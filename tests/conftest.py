@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from mnistlr_core import fetch
 from mnistlr_core.settings import Settings
 
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+# A busy machine is slow, not wrong: pytest's own timeout ends what hangs.
+hypothesis.settings.register_profile("mnistlr", deadline=None)
+hypothesis.settings.load_profile("mnistlr")
 
 
 @pytest.fixture(scope="session")

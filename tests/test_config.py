@@ -180,7 +180,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.dictionaries(st.sampled_from([*FIELDS, "config_version"]) | st.text(st.characters(), max_size=9), json_values)
 )
@@ -293,7 +293,7 @@ def test_a_configuration_with_a_known_digest_equals_and_hashes_as_one_without() 
 # Stored
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_what_is_stored_is_read_back_as_the_same_run(data: st.DataObject) -> None:
     config = data.draw(configs())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -117,7 +118,7 @@ def test_a_run_that_kills_its_worker_fails_and_its_neighbours_do_not(lab: Lab) -
     poison = lab.submit(slow).run_id
     innocents = [lab.submit(parse_config({"dataset": "digits", "epochs": 2, "seed": seed})).run_id for seed in range(3)]
     for attempt in range(1, 4):
-        eventually(lambda attempt=attempt: lab.run(poison).attempts == attempt and lab.run(poison).step > 0)
+        eventually(partial(_training, lab, poison, attempt), what=f"attempt {attempt}")
         worker_of(os.getpid()).kill()
     failed = wait(lab, poison)
     assert failed.state is RunState.FAILED
@@ -200,9 +201,14 @@ def started(lab: Lab, config: RunConfig, *, epoch: int) -> Run:
     return lab.run(run_id)
 
 
+def _training(lab: Lab, run_id: str, attempt: int) -> bool:
+    run = lab.run(run_id)
+    return run.attempts == attempt and run.step > 0
+
+
 def alive(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

@@ -68,6 +68,14 @@ def test_a_shape_that_was_not_trained_costs_the_overhead_and_arithmetic_of_those
     assert estimate_seconds(config, speeds) == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_long_step_measured_badly_does_not_spoil_the_estimate_of_a_short_one() -> None:
+    linear = parse_config({"batch_size": 32})
+    wrong = (1.1, 0.9, 1.1, 0.9, 1.1, 0.9)
+    speeds = [Speed(f"other {n}", 10.0**n, (1e-4 + 1e-11 * 10.0**n) * wrong[n - 6]) for n in range(6, 12)]
+    steps = linear.epochs * steps_per_epoch(linear)
+    assert estimate_seconds(linear, speeds) == pytest.approx(steps * (1e-4 + 1e-11 * flops_of(linear)), rel=0.15)
+
+
 @settings(max_examples=300)
 @given(configs, measured)
 def test_an_estimate_is_a_positive_time(config: RunConfig, speeds: list[Speed]) -> None:
@@ -109,6 +117,7 @@ def test_two_measurements_of_equal_arithmetic_scale_as_one() -> None:
 def test_the_steps_of_an_epoch_are_those_of_the_real_split(config: RunConfig) -> None:
     rows = split_size(config)
     assert steps_per_epoch(config) == -(-rows // config.batch_size)
+    assert steps_per_epoch(config.replace(batch_size=1)) == rows
 
 
 def test_the_articles_epochs_have_their_published_number_of_steps() -> None:

@@ -32,6 +32,11 @@ from tests.test_charts import DIGITS, NAN, row, run
             "its best was 93 % after 2, and no trend is clear since.",
         ),
         (
+            run([0.9, 0.95, 0.945, 0.951]),
+            "Validation accuracy reached 90 % after 1 epoch and 95.1 % after 4; "
+            "its best so far, though it still wavers from epoch to epoch.",
+        ),
+        (
             run([0.95, 0.97, 0.971, 0.972], valid=[0.2, 0.1, 0.11, 0.13]),
             "Validation accuracy reached 95 % after 1 epoch and 97.2 % after 4; "
             "validation loss has risen since epoch 2 while training loss kept falling: the model is overfitting.",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from mnistlr_core import charts
 from mnistlr_core.catalogue import DATASETS
@@ -11,7 +15,9 @@ from mnistlr_core.errors import ArtifactError, DatasetError
 from mnistlr_core.estimate import steps_per_epoch
 from mnistlr_core.evaluation import confusion
 from mnistlr_core.lab import Lab
-from mnistlr_core.records import Run, RunState, best_epoch
+from mnistlr_core.matrix import confusion_figure, picked_cell
+from mnistlr_core.records import EpochRow, Run, RunState, TestRow, best_epoch
+from mnistlr_core.sentences import confusion_sentence, curves_sentence
 from pages.parts import form, image_grid
 from pages.parts.words import duration, percent
 
@@ -25,6 +31,20 @@ _BADGES = {
     RunState.DIVERGED: ("Diverged", ":material/trending_up:", "violet"),
     RunState.FAILED: ("Failed", ":material/error:", "red"),
 }
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Curves:
+    """What the curves of a run are drawn from, as it was at one moment."""
+
+    run: Run
+    history: tuple[EpochRow, ...]
+    step_losses: NDArray[np.float32]
+    tests: tuple[TestRow, ...]
+
+    @classmethod
+    def of(cls, lab: Lab, run: Run) -> _Curves:
+        return cls(run, lab.history(run.id), lab.step_losses(run.id), lab.test_rows(run.id))
 
 
 def show_empty(lab: Lab) -> None:
@@ -56,7 +76,7 @@ def show(lab: Lab, run: Run) -> None:
         return
     _explain(run)
     _figures(lab, run)
-    _curves(lab, run)
+    _draw_curves(_Curves.of(lab, run))
     if run.test is not None:
         _mistakes(lab, run)
 
@@ -83,11 +103,10 @@ def _live(lab: Lab, run: Run) -> None:
             st.rerun()
         _progress(lab, now)
         paused = st.toggle("Pause live updates", key="paused", help="Keeps your zoom while the training goes on.")
-        if not paused:
-            st.session_state["_live_data"] = (run.id, lab.history(run.id), lab.step_losses(run.id), now)
-        owner, history, losses, then = st.session_state.get("_live_data", (None, (), (), now))
-        if owner == run.id:
-            _draw_curves(then, history, losses)
+        shown = st.session_state.get("_shown")
+        if not paused or shown is None or shown.run.id != run.id:
+            shown = st.session_state["_shown"] = _Curves.of(lab, now)
+        _draw_curves(shown)
 
     watch()
 
@@ -155,16 +174,19 @@ def _figures(lab: Lab, run: Run) -> None:
     st.caption(" · ".join(word for word in words if word))
 
 
-def _curves(lab: Lab, run: Run) -> None:
-    _draw_curves(run, lab.history(run.id), lab.step_losses(run.id))
-
-
-def _draw_curves(run: Run, history, losses) -> None:  # type: ignore[no-untyped-def]
-    if not len(losses):
+def _draw_curves(drawn: _Curves) -> None:
+    if not len(drawn.step_losses):
         return
-    numbers = charts.curves(history, losses, run.steps_per_epoch or steps_per_epoch(run.config))
+    run = drawn.run
+    numbers = charts.curves(
+        drawn.history,
+        drawn.step_losses,
+        run.steps_per_epoch or steps_per_epoch(run.config),
+        tests=drawn.tests,
+        diverged_step=run.diverged_step,
+    )
     colour, epochs = charts.colour(run.id), run.config.epochs
-    sentence = charts.curves_sentence(numbers)
+    sentence = curves_sentence(numbers)
     with st.grid(2, min_column_width=300):
         for title, figure in (
             ("Loss", charts.loss_figure(numbers, colour=colour, epochs=epochs)),
@@ -188,16 +210,16 @@ def _mistakes(lab: Lab, run: Run) -> None:
     with right, st.container(border=True):
         st.markdown("###### Confusion · actual down, predicted across")
         normalise = st.toggle("Normalise", key="normalise", bind="query-params")
-        sentence = charts.confusion_sentence(matrix, classes)
+        sentence = confusion_sentence(matrix, classes)
         event = st.plotly_chart(
-            charts.confusion_figure(matrix, classes, normalise=normalise, selected=image_grid.filtered_cell()),
+            confusion_figure(matrix, classes, normalise=normalise, selected=image_grid.filtered_cell()),
             key=f"confusion_{run.id}",
             on_select="rerun",
             selection_mode="points",
             config={"displayModeBar": False},
             alt=sentence,
         )
-        cell = charts.picked_cell(event.selection)
+        cell = picked_cell(event.selection)
         st.caption(f"{sentence} Click a cell to see its images.")
     with wrong, st.container(border=True):
         st.markdown(f"###### What it got wrong · {predictions.errors:,} of {len(predictions.labels):,}")
