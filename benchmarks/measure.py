@@ -2,6 +2,9 @@
 
 Contenders take turns, round by round, so that a ratio is taken within a round, where both met the same machine; the
 median and the range are of those ratios. A ratio of two medians would mix minutes that have nothing in common.
+
+Pairing doesn't make up for a busy machine: two threads that wait for each other suffer from it thirty times more than
+one. So a turn counts only when it was calm, which the processors' accounts tell, never its result.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["ENGINE", "Machine", "ModelReport", "Outcome", "Report", "Spread", "Standing", "ratio", "spread"]
+__all__ = ["BUSY", "ENGINE", "Machine", "ModelReport", "Outcome", "Report", "Spread", "Standing", "ratio", "spread"]
 
 ENGINE = "engine"
 """The key of the contender that every other one is compared with."""
+
+BUSY = 0.1
+"""The share of the processors' time above which other processes spoil a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +50,17 @@ class Outcome:
     threads: int | None = None
     """How many threads were the faster ones, where several counts were tried."""
     others: float | None = None
-    """Share of all processors' time, 0..1, that other processes took meanwhile; None where the system doesn't tell.
-
-    Pairing doesn't make up for it: two threads that wait for each other suffer far more from a busy machine than one.
-    """
+    """Share of all processors' time, 0..1, that other processes took meanwhile; None where the system doesn't tell."""
 
     @property
     def seconds(self) -> float:
         """Seconds an epoch: the median of the timed ones."""
         return statistics.median(self.epochs)
+
+    @property
+    def calm(self) -> bool:
+        """Whether other processes left the processors to it, as far as is known."""
+        return self.others is None or self.others <= BUSY
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +73,19 @@ class Standing:
     absent: str | None = None
 
     @property
-    def seconds(self) -> tuple[float, ...]:
-        """Seconds an epoch of each round."""
-        return tuple(outcome.seconds for outcome in self.outcomes)
+    def counted(self) -> tuple[Outcome, ...]:
+        """The calm outcomes; all of them where none was calm, which `disturbed` says."""
+        return tuple(outcome for outcome in self.outcomes if outcome.calm) or self.outcomes
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether no round was calm, so that the figures hold for this busy machine only."""
+        return bool(self.outcomes) and not any(outcome.calm for outcome in self.outcomes)
+
+    @property
+    def seconds(self) -> Spread | None:
+        """Seconds an epoch, over the rounds that count; None when it is absent."""
+        return spread([outcome.seconds for outcome in self.counted]) if self.outcomes else None
 
     @property
     def accuracy(self) -> float | None:
@@ -77,15 +95,20 @@ class Standing:
 
     @property
     def others(self) -> float | None:
-        """The greatest share of the processors' time that other processes took in any round, 0..1."""
-        return max((outcome.others for outcome in self.outcomes if outcome.others is not None), default=None)
+        """The greatest share of the processors' time that other processes took in a round that counts, 0..1."""
+        return max((outcome.others for outcome in self.counted if outcome.others is not None), default=None)
 
 
 def ratio(numerator: Standing | None, denominator: Standing | None) -> Spread | None:
-    """How many times as long the first takes as the second, paired by round; None where either wasn't measured."""
+    """How many times as long the first takes as the second, paired by round.
+
+    Rounds in which both were calm count, or all where there is none. None where either wasn't measured.
+    """
     if numerator is None or denominator is None or not numerator.outcomes or not denominator.outcomes:
         return None
-    return spread([a / b for a, b in zip(numerator.seconds, denominator.seconds, strict=True)])
+    pairs = list(zip(numerator.outcomes, denominator.outcomes, strict=True))
+    calm = [(a, b) for a, b in pairs if a.calm and b.calm]
+    return spread([a.seconds / b.seconds for a, b in calm or pairs])
 
 
 @dataclass(frozen=True, slots=True)

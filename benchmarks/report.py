@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.measure import ENGINE, ModelReport, Report, Spread, Standing, ratio
+from benchmarks.measure import BUSY, ENGINE, ModelReport, Report, Spread, Standing, ratio
 
-__all__ = ["BUSY", "PROMISES", "to_json", "to_text"]
+__all__ = ["PROMISES", "to_json", "to_text"]
 
 PROMISES = (
     ("article's loop / engine", "article", ENGINE),
@@ -16,10 +15,7 @@ PROMISES = (
 )
 """The ratios that the project stands by: what they are called, numerator, denominator."""
 
-BUSY = 0.1
-"""A contender beside which other processes took more than this share of the processors is marked as not valid."""
-
-_HEADER = ("", "s/epoch", "min–max", "n", "× engine", "min–max", "test acc.", "others")
+_HEADER = ("", "s/epoch", "min–max", "n", "× engine", "min–max", "n", "test acc.", "others")
 
 
 def to_text(report: Report) -> str:
@@ -43,8 +39,7 @@ def to_json(report: Report) -> dict[str, Any]:
     for model, written in zip(report.models, value["models"], strict=True):
         engine = model.standing(ENGINE)
         for standing, entry in zip(model.standings, written["standings"], strict=True):
-            measured = bool(standing.outcomes)
-            entry["seconds_per_epoch"] = statistics.median(standing.seconds) if measured else None
+            entry["seconds_per_epoch"] = _spread_json(standing.seconds)
             entry["ratio_to_engine"] = _spread_json(ratio(standing, engine))
         written["ratios"] = {name: _spread_json(model.ratio(a, b)) for name, a, b in PROMISES}
     return value
@@ -57,7 +52,8 @@ def _spread_json(found: Spread | None) -> dict[str, float] | None:
 def _model_text(model: ModelReport) -> str:
     engine = model.standing(ENGINE)
     measured = [_row(standing, ratio(standing, engine)) for standing in model.standings if standing.outcomes]
-    lines = [f"{model.title}; {model.epochs} epochs a round, {model.rounds} rounds in turn", ""]
+    lines = [f"{model.title}; {model.epochs} epochs a round, {model.rounds} rounds in turn"]
+    lines += [f"n: rounds that count, those in which other processes took at most {BUSY:.0%} of the processors", ""]
     lines += _columns([_HEADER, *measured])
     lines += [f"{standing.name}: absent. {standing.absent}" for standing in model.standings if standing.absent]
     lines.append("")
@@ -67,18 +63,20 @@ def _model_text(model: ModelReport) -> str:
 
 
 def _row(standing: Standing, to_engine: Spread | None) -> tuple[str, ...]:
-    seconds = sorted(standing.seconds)
-    accuracy = standing.accuracy
+    accuracy, others = standing.accuracy, standing.others
     return (
         standing.name,
-        _figure(statistics.median(seconds)),
-        f"{_figure(seconds[0])}–{_figure(seconds[-1])}",
-        str(len(seconds)),
-        _figure(to_engine.median) if to_engine else "–",
-        f"{_figure(to_engine.low)}–{_figure(to_engine.high)}" if to_engine else "–",
+        *_cells(standing.seconds),
+        *_cells(to_engine),
         "–" if accuracy is None else f"{accuracy:.4f}",
-        "–" if standing.others is None else f"{standing.others:.0%}",
+        "–" if others is None else f"{others:.0%}",
     )
+
+
+def _cells(found: Spread | None) -> tuple[str, str, str]:
+    if found is None:
+        return "–", "–", "–"
+    return _figure(found.median), f"{_figure(found.low)}–{_figure(found.high)}", str(found.n)
 
 
 def _promise(name: str, found: Spread | None) -> str:
@@ -91,8 +89,10 @@ def _notes(standing: Standing) -> list[str]:
     firsts = [outcome.first_epoch for outcome in standing.outcomes if outcome.first_epoch is not None]
     tried = sorted({outcome.threads for outcome in standing.outcomes if outcome.threads is not None})
     notes = []
-    if standing.others is not None and standing.others > BUSY:
-        notes.append(f"{standing.name}: NOT VALID, other processes took up to {standing.others:.0%} of the processors")
+    if standing.disturbed:
+        notes.append(
+            f"{standing.name}: NOT VALID, other processes took more than {BUSY:.0%} of the processors throughout"
+        )
     if firsts:
         notes.append(
             f"{standing.name}: the first epoch, which compiles and isn't counted, took {_figure(max(firsts))} s at most"

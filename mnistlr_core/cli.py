@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from time import monotonic, sleep
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
 
+from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import RunConfig, Spec, fields, parse_config
 from mnistlr_core.data import DatasetState
 from mnistlr_core.doctor import examine
@@ -76,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
     kinds.add_parser("status", help="say which data sets are here").set_defaults(command=_data_status)
     fetch = kinds.add_parser("fetch", help="make a data set ready, downloading it where needed")
-    fetch.add_argument("name")
+    fetch.add_argument("name", choices=list(DATASETS))
     fetch.set_defaults(command=_data_fetch)
 
     doctor = commands.add_parser("doctor", help="check the store, the data sets and the training engine")
@@ -109,9 +112,9 @@ def _json_option(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> int:
     given = {spec.name: value for spec in fields() if (value := getattr(options, spec.name)) is not None}
     config = parse_config(given)
-    with closing(Lab()) as lab:
+    with closing(Lab()) as lab, _Interrupts() as interrupts:
         submission = lab.submit(config)
-        run = _watch(lab, submission.run_id, config)
+        run = _watch(lab, submission.run_id, config, interrupts)
         cached = submission.outcome is Outcome.CACHED
         if options.json:
             _print_json(run_as_dict(run, lab.history(run.id), cached=cached))
@@ -120,26 +123,42 @@ def _train(options: argparse.Namespace) -> int:
     return _EXIT[run.state]
 
 
-def _watch(lab: Lab, run_id: str, config: RunConfig) -> Run:
+class _Interrupts:
+    """Counts Ctrl-C instead of breaking off wherever it finds the program; the second one does break off."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> _Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+
+def _watch(lab: Lab, run_id: str, config: RunConfig, interrupts: _Interrupts) -> Run:
     """Follow a run to its end, with a progress bar on standard error. Ctrl-C asks it to stop, a second one leaves."""
     run = lab.run(run_id)
     if not run.state.active:
         return run
     total = config.epochs * steps_per_epoch(config)
-    interrupted = False
+    stopping = False
     with tqdm(total=total, unit="step", desc=f"{run_id} {config.label}", file=sys.stderr, initial=run.step) as bar:
         while run.state.active:
-            try:
-                sleep(_POLL_SECONDS)
-                run = lab.run(run_id)
-                bar.update(run.step - bar.n)
-                speed = f", {run.images_per_second:,.0f} images/s" if run.images_per_second else ""
-                bar.set_postfix_str(f"epoch {run.epoch}/{config.epochs}{speed}")
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
+            sleep(_POLL_SECONDS)
+            if interrupts.count and not stopping:
+                stopping = True
                 lab.stop(run_id)
+            run = lab.run(run_id)
+            bar.update(run.step - bar.n)
+            speed = f", {run.images_per_second:,.0f} images/s" if run.images_per_second else ""
+            bar.set_postfix_str(f"epoch {run.epoch}/{config.epochs}{speed}")
     return run
 
 

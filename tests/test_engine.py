@@ -166,8 +166,9 @@ def test_a_joined_scheduler_needs_nothing_of_ours(home: Settings, tmp_path: Path
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_process_outlives_the_one_that_started_it(home: Settings, end: signal.Signals) -> None:
     script = """if True:
-        import time
+        import signal, time
         from mnistlr_core.lab import Lab
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
         lab = Lab()
         lab.start()
         while lab.device is None:

@@ -246,7 +246,9 @@ def show(**query: Any) -> AppTest:
 def text_of(page: AppTest) -> str:
     """All that is said on the page, line by line."""
     said = [
-        str(element.value) for kind in ("markdown", "caption", "warning", "error", "info") for element in page.get(kind)
+        str(getattr(element, "value", ""))
+        for kind in ("markdown", "caption", "warning", "error", "info")
+        for element in page.get(kind)
     ]
     return "\n".join([*said, *(element.proto.text for element in page.get("progress"))])
 

@@ -213,7 +213,7 @@ def _number(name: str) -> None:
     """Values worth offering, and any other that is typed."""
     spec = _SPECS[name]
     offered = [f"{step:g}" for step in spec.steps]
-    current = st.session_state.get(name)
+    current = st.session_state.get(name, st.query_params.get(name))
     if current is not None and current not in offered:
         offered = sorted([*offered, current], key=_as_number)
     st.selectbox(

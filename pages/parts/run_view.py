@@ -206,21 +206,24 @@ def _mistakes(lab: Lab, run: Run) -> None:
         return
     classes = dataset.info.classes
     matrix = confusion(predictions.labels, predictions.predicted, len(classes))
+    key = f"confusion_{run.id}"
+    # The click is read before the matrix is drawn: the grid's filters are then settled, and the matrix outlines them.
+    cell = picked_cell(st.session_state.get(key) or {})
     wrong, right = st.columns([3, 2])
+    with wrong, st.container(border=True):
+        st.markdown(f"###### What it got wrong · {predictions.errors:,} of {len(predictions.labels):,}")
+        image_grid.show_mistakes(predictions, dataset.test_images, classes, cell=cell)
     with right, st.container(border=True):
-        st.markdown("###### Confusion · actual down, predicted across")
-        normalise = st.toggle("Normalise", key="normalise", bind="query-params")
+        with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+            st.markdown("###### Confusion", width="content")
+            normalise = st.toggle("Normalise", key="normalise", bind="query-params", width="content")
         sentence = confusion_sentence(matrix, classes)
-        event = st.plotly_chart(
+        st.plotly_chart(
             confusion_figure(matrix, classes, normalise=normalise, selected=image_grid.filtered_cell()),
-            key=f"confusion_{run.id}",
+            key=key,
             on_select="rerun",
             selection_mode="points",
             config={"displayModeBar": False},
             alt=sentence,
         )
-        cell = picked_cell(event.selection)
         st.caption(f"{sentence} Click a cell to see its images.")
-    with wrong, st.container(border=True):
-        st.markdown(f"###### What it got wrong · {predictions.errors:,} of {len(predictions.labels):,}")
-        image_grid.show_mistakes(predictions, dataset.test_images, classes, cell=cell)

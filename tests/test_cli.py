@@ -1,0 +1,175 @@
+"""The command line as scripts call it: in processes of its own, with exit codes and JSON as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnistlr_core.config import fields, parse_config
+from mnistlr_core.lab import Lab
+from mnistlr_core.records import RunState
+from mnistlr_core.settings import Settings
+from tests.processes import eventually
+
+DIGITS = ["--dataset", "digits", "--epochs", "2", "--batch-size", "32"]
+HISTORY = {"epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "test_loss", "test_accuracy"}
+CONTRACT = {
+    *("id", "digest", "state", "cached", "config", "history", "best", "test"),
+    *("seconds", "images_per_second", "device", "attempts"),
+}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Lab]:
+    """A lab whose cluster is up, as the dashboard's would be: the commands join it and need no torch of their own."""
+    settings = Settings(home=tmp_path_factory.mktemp("cli"), data=digits / "none", device="cpu")
+    settings.prepared.symlink_to(digits)
+    with pytest.MonkeyPatch.context() as patch, closing(Lab(settings)) as opened:
+        patch.setenv("MNISTLR_MIRROR", "http://127.0.0.1:9/")
+        opened.start()
+        eventually(lambda: opened.device is not None, what="the engine is up")
+        yield opened
+
+
+def test_training_prints_one_object_and_exits_0_and_the_second_answer_is_cached(lab: Lab) -> None:
+    first, second = run(lab, "train", *DIGITS, "--json"), run(lab, "train", *DIGITS, "--json")
+    assert (first.returncode, second.returncode) == (0, 0)
+    run_, again = json.loads(first.stdout), json.loads(second.stdout)
+    assert set(run_) >= CONTRACT
+    assert (run_["state"], run_["cached"], again["cached"]) == ("finished", False, True)
+    assert {key: again[key] for key in CONTRACT - {"cached"}} == {key: run_[key] for key in CONTRACT - {"cached"}}
+    assert [set(row) for row in run_["history"]] == [HISTORY] * 2
+    assert run_["history"][0]["test_loss"] is None
+    assert run_["best"] in run_["history"]
+    assert set(run_["test"]) == {"loss", "accuracy", "errors"}
+    assert set(run_["config"]) == {spec.name for spec in fields()}
+    assert "epoch 2/2" in first.stderr
+    assert second.stderr == ""
+
+
+def test_what_was_trained_can_be_listed_shown_and_deleted(lab: Lab) -> None:
+    run_id = json.loads(run(lab, "train", *DIGITS, "--seed", "1", "--json").stdout)["id"]
+    assert run_id in run(lab, "runs").stdout
+    assert run_id in {entry["id"] for entry in json.loads(run(lab, "runs", "--json").stdout)["runs"]}
+    assert json.loads(run(lab, "show", run_id, "--json").stdout)["id"] == run_id
+    shown = run(lab, "show", run_id).stdout
+    assert "epoch    2   training" in shown
+    assert "wrong" in shown
+    refused = run(lab, "delete", run_id)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
+    assert run(lab, "delete", run_id, "--yes").returncode == 0
+    gone = run(lab, "show", run_id)
+    assert gone.returncode == 1
+    assert "There is no run" in gone.stderr or "there is no run" in gone.stderr
+
+
+def test_bad_input_is_one_line_per_problem_and_exit_2(lab: Lab) -> None:
+    bad = run(
+        lab, "train", "--learning-rate", "fast", "--epochs", "0", "--optimizer", "lbfgs", "--hidden", "9,many", "--json"
+    )
+    assert bad.returncode == 2
+    assert bad.stdout == ""
+    lines = bad.stderr.splitlines()
+    assert sorted(line.split(":")[0] for line in lines) == ["epochs", "hidden", "learning_rate", "optimizer"]
+    assert "learning_rate: must be a number from 1e-07 to 100; got 'fast'" in lines
+    assert run(lab, "train", "--no-such-field", "1").returncode == 2
+
+
+def test_divergence_is_exit_3(lab: Lab) -> None:
+    blown_up = ["--inputs", "raw", "--learning-rate", "100", "--momentum", "0.999", "--weight-decay", "10"]
+    diverged = run(lab, "train", *DIGITS, *blown_up, "--json")
+    assert diverged.returncode == 3
+    found = json.loads(diverged.stdout)
+    assert found["state"] == "diverged"
+    assert found["test"] is None
+    assert found["diverged_step"] > 0
+
+
+def test_a_stopped_run_is_exit_4_and_tells_what_it_kept(lab: Lab) -> None:
+    long = ["--dataset", "digits", "--architecture", "mlp", "--hidden", "512", "--batch-size", "16", "--epochs", "1000"]
+    config = parse_config(
+        {"dataset": "digits", "architecture": "mlp", "hidden": "512", "batch_size": 16, "epochs": 1000}
+    )
+    with start(lab, "train", *long, "--json") as process:
+        eventually(lambda: _epoch(lab, config.short_id) > 0, what="the run trains")
+        assert run(lab, "stop", config.short_id).returncode == 0
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 4
+    assert json.loads(output)["state"] == "stopped"
+    assert lab.run(config.short_id).state is RunState.STOPPED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_stops_the_run_in_order(lab: Lab) -> None:
+    long = ["--dataset", "digits", "--architecture", "mlp", "--hidden", "512", "--batch-size", "8", "--epochs", "1000"]
+    config = parse_config(
+        {"dataset": "digits", "architecture": "mlp", "hidden": "512", "batch_size": 8, "epochs": 1000}
+    )
+    with start(lab, "train", *long) as process:
+        eventually(lambda: _epoch(lab, config.short_id) > 0, what="the run trains")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 4
+    assert lab.run(config.short_id).state is RunState.STOPPED
+
+
+def test_data_sets_are_told_of_and_fetched(lab: Lab) -> None:
+    status = run(lab, "data", "status").stdout
+    assert "digits" in status
+    assert "ready" in status
+    assert run(lab, "data", "fetch", "digits").returncode == 0
+    failed = run(lab, "data", "fetch", "mnist")
+    assert failed.returncode == 1
+    assert run(lab, "data", "fetch", "imagenet").returncode == 2
+
+
+def test_the_doctor_looks_at_everything(lab: Lab) -> None:
+    said = run(lab, "doctor")
+    assert "ok   engine: trains on CPU" in said.stdout
+    assert "store" in said.stdout
+
+
+def test_a_lab_of_its_own_is_started_and_ended(tmp_path: Path, digits: Path) -> None:
+    settings = Settings(home=tmp_path / "alone", data=digits / "none", device="cpu")
+    settings.prepared.parent.mkdir()
+    settings.prepared.symlink_to(digits)
+    environment = os.environ | {"MNISTLR_HOME": str(settings.home), "MNISTLR_DATA": str(settings.data)}
+    command = [sys.executable, "-m", "mnistlr_core", "train", *DIGITS, "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "finished"
+    assert not (settings.engine / "scheduler.json").exists()
+
+
+def run(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    with start(lab, *arguments) as process:
+        output, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def start(lab: Lab, *arguments: str) -> subprocess.Popen[str]:
+    surroundings: dict[str, Any] = {"MNISTLR_HOME": str(lab.settings.home), "MNISTLR_DATA": str(lab.settings.data)}
+    # Ctrl-C must reach the process although a shell's background jobs, and so perhaps this one, ignore it.
+    interruptible = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program = interruptible + "from mnistlr_core.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        env=os.environ | surroundings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _epoch(lab: Lab, run_id: str) -> int:
+    found = [run for run in lab.runs() if run.id == run_id]
+    return found[0].epoch if found else 0
