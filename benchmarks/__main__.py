@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         only=asked.only,
         epochs=asked.epochs,
         rounds=asked.rounds,
+        patience=asked.patience,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     text = json.dumps(to_json(report), indent=2, ensure_ascii=False)
@@ -51,6 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--epochs", type=_at_least(2), metavar="N", help="epochs of a round, from 2; default 5 and 2")
     command.add_argument(
         "--rounds", type=_at_least(1), metavar="R", help="default 5 for the linear model, 3 for the MLP"
+    )
+    command.add_argument(
+        "--patience",
+        type=_at_least(0),
+        default=0,
+        metavar="S",
+        help="wait up to S seconds before each turn until the machine is calm; default 0",
     )
     command.add_argument("--data", type=Path, metavar="ROOT", help="torchvision's root; default MNISTLR_DATA")
     command.add_argument("--only", type=_contenders, metavar="NAMES", help=f"some of them, by commas: {keys}")

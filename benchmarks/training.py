@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from time import process_time
+from time import monotonic, process_time, sleep
 
 import torch
 
 from benchmarks.digits import Digits
-from benchmarks.measure import Machine, ModelReport, Outcome, Report, Standing
+from benchmarks.measure import BUSY, Machine, ModelReport, Outcome, Report, Standing
 from benchmarks.peers import CONTENDERS, Contender
 from mnistlr_core.config import Architecture, Optimizer, RunConfig
 from mnistlr_core.settings import Settings
@@ -48,6 +48,7 @@ def run(
     only: Collection[str] | None = None,
     epochs: int | None = None,
     rounds: int | None = None,
+    patience: float = 0.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Measure every model that is asked for.
@@ -56,6 +57,7 @@ def run(
         only: keys of the contenders that take part, or None for all.
         epochs: epochs that each contender trains in a round, at least 2; default `EPOCHS`.
         rounds: how often every contender has its turn; default `ROUNDS`.
+        patience: seconds to wait, at most, before each turn until other processes leave the processors alone.
         say: told each outcome as it comes.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -64,7 +66,7 @@ def run(
     reports = []
     for key in models:
         config = MODELS[key].replace(epochs=epochs or EPOCHS[key])
-        standings = _rounds(config, digits, contenders, rounds or ROUNDS[key], machine.threads, say)
+        standings = _rounds(config, digits, contenders, rounds or ROUNDS[key], machine.threads, patience, say)
         title = f"{config.label}, pixels / 255, no validation"
         reports.append(ModelReport(key, title, config.epochs, rounds or ROUNDS[key], standings))
     return Report(started_at, digits.words, digits.is_real, machine, tuple(reports))
@@ -76,6 +78,7 @@ def _rounds(
     contenders: Sequence[Contender],
     rounds: int,
     threads: int,
+    patience: float,
     say: Callable[[str], None],
 ) -> tuple[Standing, ...]:
     """Let them take turns. Before its first one, each trains on a few images unmeasured: that loads its kernels."""
@@ -88,11 +91,15 @@ def _rounds(
             with _torch_for_peers(threads):
                 if number == 1:
                     contender.run(config.replace(epochs=2), digits.first(_WARM_UP_IMAGES))
+                _await_calm(patience)
                 others = _others()
                 outcome = contender.run(config, digits)
             outcome = replace(outcome, others=others())
             outcomes[contender.key].append(outcome)
-            say(f"{config.label}, round {number} of {rounds}: {contender.name} {outcome.seconds:.4f} s/epoch")
+            say(
+                f"{config.label}, round {number} of {rounds}: {contender.name} {outcome.seconds:.4f} s/epoch, "
+                f"others {'unknown' if outcome.others is None else f'{outcome.others:.0%}'}"
+            )
     return tuple(Standing(c.key, c.name, tuple(outcomes[c.key]), absent[c.key]) for c in contenders)
 
 
@@ -122,6 +129,15 @@ def _others() -> Callable[[], float | None]:
         return max(0.0, busy - own) / (busy + idle) if busy + idle else None
 
     return share
+
+
+def _await_calm(patience: float) -> None:
+    end = monotonic() + patience
+    while monotonic() < end:
+        others = _others()
+        sleep(1)
+        if (share := others()) is None or share <= BUSY / 2:
+            return
 
 
 def _processor_seconds() -> tuple[float, float, float] | None:

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.2
 _CONNECT_SECONDS = 5
+_MOST_AT_ONCE = 64
+"""Runs looked at in one round; the next round comes soon."""
 _SLOT = "slot"
 """The resource a worker has one of: one run trains at a time, while its other threads serve small requests."""
 
@@ -126,14 +128,13 @@ class Engine:
         for dataset, preparing in self._preparing.items():
             if preparing is None:
                 self._preparing[dataset] = self._submit(client, f"prepare-{dataset}", "prepare", dataset)
-        slots, resources = self._slots(client)
-        room = slots + 1 - len(self._training)
-        if room > 0:
-            for run_id, ticket in self._store.waiting(slots + 1 + len(self._training)):
-                if run_id not in self._training and room > 0:
-                    future = self._submit(client, f"train-{ticket}", "train", run_id, ticket, resources=resources)
-                    self._training[run_id] = (ticket, future)
-                    room -= 1
+        waiting = self._store.waiting(len(self._training) + _MOST_AT_ONCE)
+        fresh = [(run_id, ticket) for run_id, ticket in waiting if run_id not in self._training]
+        if fresh:
+            slots, resources = self._slots(client)
+            for run_id, ticket in fresh[: max(0, slots + 1 - len(self._training))]:
+                future = self._submit(client, f"train-{ticket}", "train", run_id, ticket, resources=resources)
+                self._training[run_id] = (ticket, future)
 
     def _tend_cluster(self) -> None:
         if self._cluster is not None:

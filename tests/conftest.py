@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -21,13 +22,25 @@ hypothesis.settings.load_profile("mnistlr")
 
 
 @pytest.fixture(scope="session")
-def mnist_root() -> Path:
+def wanting() -> Callable[[str, str], NoReturn]:
+    """Skips for want of something; fails where MNISTLR_REQUIRE names it, so that a full run can't skip unnoticed."""
+
+    def wanting(what: str, why: str) -> NoReturn:
+        if what in os.environ.get("MNISTLR_REQUIRE", "").replace(",", " ").split():
+            pytest.fail(f"{why}, and MNISTLR_REQUIRE asks for {what}", pytrace=False)
+        pytest.skip(why)
+
+    return wanting
+
+
+@pytest.fixture(scope="session")
+def mnist_root(wanting: Callable[[str, str], NoReturn]) -> Path:
     """torchvision's root with real MNIST below it: MNISTLR_DATA, or the shared copy beside the checkout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "mnist"
     for root in (Path(os.environ.get("MNISTLR_DATA") or beside), beside):
         if all((root / "MNIST" / "raw" / file).is_file() for file in MNIST_FILES):
             return root
-    pytest.skip("real MNIST is neither in MNISTLR_DATA nor in ../shared/mnist")
+    wanting("mnist", "real MNIST is neither in MNISTLR_DATA nor in ../shared/mnist")
 
 
 @pytest.fixture(scope="session")
