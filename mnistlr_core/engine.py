@@ -10,7 +10,6 @@ import importlib
 import logging
 import threading
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any
 
 import dask
@@ -50,7 +49,7 @@ class Engine:
         self._client: Client | None = None
         self._owner = FileLock(settings.engine / "owner.lock")
         self._training: dict[str, tuple[str, Future[Any]]] = {}
-        self._asked: SimpleQueue[str] = SimpleQueue()
+        self._asked: set[str] = set()
         self._preparing: dict[str, Future[Any] | None] = {}
         self._device: Future[Any] | None = None
         self._wake = threading.Event()
@@ -74,12 +73,12 @@ class Engine:
 
     def prepare(self, dataset: str) -> None:
         """Have a worker make a data set ready; asked again while that is going on, it does nothing."""
-        self._asked.put(dataset)
+        self._asked.add(dataset)
         self.wake()
 
     def preparing(self, dataset: str) -> bool:
         """Whether a data set asked for is not done yet."""
-        return not self._asked.empty() or dataset in self._preparing
+        return dataset in self._asked or dataset in self._preparing
 
     @property
     def device(self) -> str | None:
@@ -123,8 +122,9 @@ class Engine:
             self._tend_cluster()
         client = self._connected()
         self._collect()
-        while not self._asked.empty():
-            self._preparing.setdefault(self._asked.get(), None)
+        for dataset in self._asked.copy():
+            self._preparing.setdefault(dataset, None)
+            self._asked.discard(dataset)
         for dataset, preparing in self._preparing.items():
             if preparing is None:
                 self._preparing[dataset] = self._submit(client, f"prepare-{dataset}", "prepare", dataset)
@@ -165,7 +165,7 @@ class Engine:
                 self._client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="mnistlr")
         except (OSError, TimeoutError) as error:
             raise EngineUnavailable("the training engine's scheduler does not answer; trying again") from error
-        self._device = self._submit(self._client, None, "warm")
+        self._device = self._submit(self._client, "warm", "warm")
         return self._client
 
     def _disconnect(self) -> None:
@@ -203,11 +203,10 @@ class Engine:
         return sum(worker["nthreads"] for worker in workers), None
 
     def _submit(
-        self, client: Client, key: str | None, task: str, *arguments: str, resources: dict[str, int] | None = None
+        self, client: Client, key: str, task: str, *arguments: str, resources: dict[str, int] | None = None
     ) -> Future[Any]:
-        return client.submit(
-            _call, task, self._settings_json, *arguments, key=key, resources=resources, pure=key is not None, retries=0
-        )
+        """Equal keys are one task, whichever process submits them."""
+        return client.submit(_call, task, self._settings_json, *arguments, key=key, resources=resources, retries=0)
 
 
 def _over(future: Future[Any]) -> bool:

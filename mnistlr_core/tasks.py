@@ -189,9 +189,10 @@ def warm(settings_json: str) -> str:
     store = _store(settings.database)
     linear = {"epochs": 3}
     mlp = {"architecture": "mlp", "optimizer": "adam", "learning_rate": 0.001, "batch_size": 64, "epochs": 2}
-    for values in (linear, mlp):
-        speed = _torch_thread.submit(_time_a_step, settings, parse_config(values)).result()
-        if speed.shape not in {known.shape for known in store.speeds()}:
+    known = {speed.shape for speed in store.speeds()}
+    for config in (parse_config(linear), parse_config(mlp)):
+        speed = _torch_thread.submit(_time_a_step, settings, config).result()
+        if speed.shape not in known:  # a real run's measurement is the better one
             store.record_speed(speed)
     return device_name(choose_device(settings.device))
 

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -21,26 +20,28 @@ hypothesis.settings.register_profile("mnistlr", deadline=None)
 hypothesis.settings.load_profile("mnistlr")
 
 
-@pytest.fixture(scope="session")
-def wanting() -> Callable[[str, str], NoReturn]:
-    """Skips for want of something; fails where MNISTLR_REQUIRE names it, so that a full run can't skip unnoticed."""
+Wanting = Callable[[str, str], BaseException]
 
-    def wanting(what: str, why: str) -> NoReturn:
-        if what in os.environ.get("MNISTLR_REQUIRE", "").replace(",", " ").split():
-            pytest.fail(f"{why}, and MNISTLR_REQUIRE asks for {what}", pytrace=False)
-        pytest.skip(why)
+
+@pytest.fixture(scope="session")
+def wanting() -> Wanting:
+    """What to raise for want of something: a skip, or a failure where MNISTLR_REQUIRE names it (`mnist,browser`)."""
+
+    def wanting(what: str, why: str) -> BaseException:
+        required = what in os.environ.get("MNISTLR_REQUIRE", "").replace(",", " ").split()
+        return pytest.fail.Exception(why, pytrace=False) if required else pytest.skip.Exception(why)
 
     return wanting
 
 
 @pytest.fixture(scope="session")
-def mnist_root(wanting: Callable[[str, str], NoReturn]) -> Path:
+def mnist_root(wanting: Wanting) -> Path:
     """torchvision's root with real MNIST below it: MNISTLR_DATA, or the shared copy beside the checkout."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "mnist"
     for root in (Path(os.environ.get("MNISTLR_DATA") or beside), beside):
         if all((root / "MNIST" / "raw" / file).is_file() for file in MNIST_FILES):
             return root
-    wanting("mnist", "real MNIST is neither in MNISTLR_DATA nor in ../shared/mnist")
+    raise wanting("mnist", "real MNIST is neither in MNISTLR_DATA nor in ../shared/mnist")
 
 
 @pytest.fixture(scope="session")

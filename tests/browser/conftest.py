@@ -6,18 +6,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NoReturn, Protocol, TypedDict, Unpack
+from typing import Literal, Protocol, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, expect, sync_playwright
 
 from mnistlr_core import fetch
-from tests.browser.server import Server, give_prepared, serve
+from tests.browser.server import Server, give_prepared, launch, serve
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
-_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 _TIMEOUT = 60_000  # ms; the machine may be busy
+
 
 class MakeHome(Protocol):
     """Makes a home for a server, with every prepared data set, or with digits alone."""
@@ -34,18 +33,20 @@ class Look(TypedDict, total=False):
 class Visit(Protocol):
     """Opens an address in a browser context of its own, which nothing shares with another."""
 
-    def __call__(self, address: str = "/", /, *, at: Server | None = None, width: int = 1280, **look: Unpack[Look]) -> Page:
+    def __call__(
+        self, address: str = "/", /, *, at: Server | None = None, width: int = 1280, **look: Unpack[Look]
+    ) -> Page:
         """Go to `address` at a server, the module's if none is given, in a window `width` pixels wide."""
 
 
 @pytest.fixture(scope="session")
-def browser(wanting: Callable[[str, str], NoReturn]) -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, _NAMES)), None)
-    if path is None:
-        wanting("browser", f"none of {', '.join(_NAMES)} is on the path")
+def browser(wanting: Callable[[str, str], BaseException]) -> Iterator[Browser]:
     expect.set_options(timeout=_TIMEOUT)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        try:
+            chromium = launch(playwright)
+        except FileNotFoundError as error:
+            raise wanting("browser", str(error)) from error
         yield chromium
         chromium.close()
 
@@ -96,15 +97,13 @@ def visit(browser: Browser, start: object, request: pytest.FixtureRequest) -> It
     pages: list[Page] = []
     errors: list[str] = []
 
-    def opened(
-        address: str = "/", /, *, at: Server | None = None, width: int = 1280, **look: Unpack[Look]
-    ) -> Page:
+    def opened(address: str = "/", /, *, at: Server | None = None, width: int = 1280, **look: Unpack[Look]) -> Page:
         base = (at or request.getfixturevalue("server")).url
         page = browser.new_context(base_url=base, viewport={"width": width, "height": 900}, **look).new_page()
         page.set_default_timeout(_TIMEOUT)
         page.on("console", lambda message: _note(message, errors))
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", lambda dialog: _refuse(dialog, errors))
         pages.append(page)
         page.goto(address)
         return page
@@ -122,3 +121,9 @@ def _note(message: ConsoleMessage, errors: list[str]) -> None:
     outside = urlsplit(message.location.get("url", "")).hostname not in (None, "127.0.0.1")
     if message.type == "error" and not (outside and "net::ERR_" in message.text):
         errors.append(f"{message.text} ({message.location})")
+
+
+def _refuse(dialog: Dialog, errors: list[str]) -> None:
+    """No page of ours asks by a dialog of the browser's: a script came in from somewhere."""
+    errors.append(f"a dialog says {dialog.message}")
+    dialog.dismiss()

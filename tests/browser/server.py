@@ -1,4 +1,4 @@
-"""A dashboard for a browser: `streamlit run app.py` on a free port, with a home that nothing else uses."""
+"""A dashboard and a browser for it: `streamlit run app.py` on a free port with a home of its own, and Chromium."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import psutil
+from playwright.sync_api import Browser, Playwright
 
-__all__ = ["NO_MIRROR", "Server", "give_prepared", "serve"]
+__all__ = ["NO_MIRROR", "Server", "give_prepared", "launch", "serve"]
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_MIRROR = "http://127.0.0.1:9/"
 """Where nothing answers, and at once: a data set can't be fetched from there, whatever network there is."""
 
+_CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _START_SECONDS = 90.0
 _END_SECONDS = 30.0
 
@@ -41,6 +43,15 @@ class Server:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
+def launch(playwright: Playwright) -> Browser:
+    """The Chromium that is on the path. Raises FileNotFoundError where there is none."""
+    path = next(filter(None, map(shutil.which, _CHROMIUM)), None)
+    if path is None:
+        raise FileNotFoundError(f"none of {', '.join(_CHROMIUM)} is on the path")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    return playwright.chromium.launch(executable_path=path, args=arguments)
+
+
 def give_prepared(home: Path, prepared: Path) -> None:
     """Put prepared data sets into a home, so that nothing is prepared again; hard links, which cost nothing."""
     for folder in prepared.iterdir():
@@ -57,7 +68,7 @@ def _link(source: str, target: str) -> None:
 
 @contextmanager
 def serve(home: Path, *, data: Path | None = None) -> Iterator[Server]:
-    """Start a dashboard that trains on the processor; when the block ends, end it and see that no process of it is left.
+    """Start a dashboard that trains on the processor; at the end, end it and see that no process of it is left.
 
     data: torchvision's root; without one there are no data sets but those in `home`, and nothing is downloaded.
 
