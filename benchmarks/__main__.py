@@ -1,4 +1,4 @@
-"""`python -m benchmarks training`: measure, and print a table or JSON."""
+"""`python -m benchmarks training` and `python -m benchmarks page`: measure, and print a table or JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks import digits, training
+from benchmarks import digits, page, training
 from benchmarks.peers import CONTENDERS
 from benchmarks.report import to_json, to_text
 from mnistlr_core.settings import Settings
@@ -16,11 +17,21 @@ from mnistlr_core.settings import Settings
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark that the command line asks for; progress goes to stderr."""
-    parser = _parser()
-    asked = parser.parse_args(arguments)
+    asked = _parser().parse_args(arguments)
+    text, values = asked.run(asked)
+    as_json = json.dumps(values, indent=2, ensure_ascii=False)
+    if asked.json == "-":
+        print(as_json)
+        return
+    if asked.json is not None:
+        Path(asked.json).write_text(as_json + "\n", encoding="utf-8")
+    print(text)
+
+
+def _training(asked: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     found = digits.real(asked.data or Settings().datasets, asked.images)
     if found is None and asked.data is not None:
-        parser.error(f"--data must be torchvision's root with MNIST below it; there is none in {asked.data}")
+        raise SystemExit(f"--data must be torchvision's root with MNIST below it; there is none in {asked.data}")
     report = training.run(
         found or digits.generated(asked.images),
         models=tuple(training.MODELS) if asked.model == "both" else (asked.model,),
@@ -28,27 +39,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
         epochs=asked.epochs,
         rounds=asked.rounds,
         patience=asked.patience,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        say=_say,
     )
-    text = json.dumps(to_json(report), indent=2, ensure_ascii=False)
-    if asked.json is None:
-        print(to_text(report))
-    elif asked.json == "-":
-        print(text)
-    else:
-        Path(asked.json).write_text(text + "\n", encoding="utf-8")
-        print(to_text(report))
+    return to_text(report), to_json(report)
+
+
+def _page(asked: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    report = page.run(rounds=asked.rounds, data=asked.data, say=_say)
+    return page.to_text(report), page.to_json(report)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    command = parser.add_subparsers(required=True).add_parser(
-        "training", help="seconds an epoch, against the tutorials' loop, other libraries and the bare arithmetic"
-    )
-    keys = ", ".join(contender.key for contender in CONTENDERS)
-    command.add_argument(
+    commands = parser.add_subparsers(required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="JSON to stdout, or to FILE beside the table"
     )
+    common.add_argument("--data", type=Path, metavar="ROOT", help="torchvision's root; default MNISTLR_DATA")
+
+    command = commands.add_parser(
+        "training",
+        parents=[common],
+        help="seconds an epoch, against the tutorials' loop, other libraries and the bare arithmetic",
+    )
+    command.set_defaults(run=_training)
+    keys = ", ".join(contender.key for contender in CONTENDERS)
     command.add_argument("--epochs", type=_at_least(2), metavar="N", help="epochs of a round, from 2; default 5 and 2")
     command.add_argument(
         "--rounds", type=_at_least(1), metavar="R", help="default 5 for the linear model, 3 for the MLP"
@@ -60,10 +80,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="wait up to S seconds before each turn until the machine is calm; default 0",
     )
-    command.add_argument("--data", type=Path, metavar="ROOT", help="torchvision's root; default MNISTLR_DATA")
     command.add_argument("--only", type=_contenders, metavar="NAMES", help=f"some of them, by commas: {keys}")
     command.add_argument("--model", choices=(*training.MODELS, "both"), default="both")
     command.add_argument("--images", type=_at_least(1), metavar="N", help="train on the first N images only")
+
+    command = commands.add_parser("page", parents=[common], help="what a view, a redraw and a watcher cost")
+    command.set_defaults(run=_page)
+    command.add_argument("--rounds", type=_at_least(1), default=5, metavar="R", help="pairs of trainings; default 5")
     return parser
 
 

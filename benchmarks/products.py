@@ -1,4 +1,4 @@
-"""The matrix products of a training step and nothing else: what no implementation with these kernels can undercut.
+"""The matrix products of a training step and nothing else: what an epoch costs before anything is learned from it.
 
 No bias, no activation, no loss, no update. The images are read from an epoch's own float32 batches, not from one
 batch over and over: training has to bring them from memory, too.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -75,7 +75,5 @@ def visiting(address: str, query: str = "") -> Iterator[Visitor]:
 
 
 def _wait_until(moment: float) -> None:
-    from time import sleep
-
     if (remaining := moment - monotonic()) > 0:
         sleep(remaining)

@@ -79,6 +79,7 @@ def read_blocks(
         targets = one_hot.index_select(1, labels)
         count = rows.shape[0]
         whole = count // batch_size * batch_size
-        share = torch.full((count,), -1 / batch_size, device=labels.device)
-        share[whole:] = -1 / max(1, count - whole)
-        yield Block(gather(source.images, rows), labels, targets, targets * share, whole)
+        pull = targets * (-1 / batch_size)
+        if whole < count:
+            pull[:, whole:] = targets[:, whole:] / (whole - count)
+        yield Block(gather(source.images, rows), labels, targets, pull, whole)

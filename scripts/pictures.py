@@ -43,7 +43,7 @@ MLP: dict[str, Any] = {"architecture": "mlp", "hidden": "128, 64", "optimizer": 
 STOPPED: dict[str, Any] = {"architecture": "mlp", "learning_rate": 0.3, "epochs": 200}
 DIVERGED: dict[str, Any] = {"inputs": "raw", "momentum": 0.999, "weight_decay": 10, "learning_rate": 100}
 FAILED: dict[str, Any] = {"dataset": "kmnist"}
-LIVE: dict[str, Any] = {"architecture": "mlp", "hidden": "64", "learning_rate": 0.1, "epochs": 500}
+LIVE: dict[str, Any] = {"architecture": "mlp", "learning_rate": 0.1, "epochs": 20}
 WAITING: dict[str, Any] = {"seed": 1}
 
 
@@ -94,21 +94,22 @@ def _with_data(browser: Browser, scratch: Path, prepared: Path, *, dataset: str,
         _shoot(browser, server, options, Scene("train-empty", "/", "What happens if I change this?"))
         _train(lab, configs)
         scenes = [
+            Scene("train-live", links["live"], "Pause live updates"),
+            Scene("train-queued", links["queued"], "Queued"),
             Scene("train-recent", "/", "Trained before"),
             Scene("train-finished", links["finished"], "Most confused"),
             Scene("train-finished-mlp", links["finished-mlp"], "Most confused"),
             Scene("train-stopped", links["stopped"], "Most confused"),
             Scene("train-diverged", links["diverged"], "Diverged at step"),
             Scene("train-failed", links["failed"], "Failed."),
-            Scene("train-live", links["live"], "Pause live updates"),
-            Scene("train-queued", links["queued"], "Queued"),
             Scene("train-bad-input", f"/?{urlencode({'learning_rate': 'fast', 'seed': -1})}", "must be a number"),
             Scene("train-unknown-run", "/?run=0123456789ab", "There is no run"),
         ]
         for scene in scenes:
             _shoot(browser, server, options, scene)
-        for name in ("live", "queued"):
-            lab.stop(configs[name].short_id)
+            if scene.name == "train-queued":
+                for name in ("queued", "live"):
+                    lab.stop(configs[name].short_id)
 
 
 def _train(lab: Lab, configs: dict[str, RunConfig]) -> None:
