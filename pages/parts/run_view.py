@@ -59,13 +59,17 @@ def show_empty(lab: Lab) -> None:
     if recent:
         st.markdown("###### Trained before")
         for run in recent:
-            with st.container(horizontal=True, vertical_alignment="center"):
-                st.page_link(
-                    "pages/train.py", label=run.config.label, icon=":material/show_chart:", query_params={"run": run.id}
-                )
-                st.caption(
-                    f"{DATASETS[run.config.dataset].title} · test {percent(run.test.accuracy) if run.test else '–'}"
-                )
+            _offer(run)
+
+
+def _offer(run: Run) -> None:
+    config = run.config
+    words = [DATASETS[config.dataset].title, f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"]
+    words += [f"seed {config.seed}"] if config.seed else []
+    words += [f"test {percent(run.test.accuracy)}"] if run.test else []
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.page_link("pages/train.py", label=config.label, icon=":material/show_chart:", query_params={"run": run.id})
+        st.caption(" · ".join(words))
 
 
 def show(lab: Lab, run: Run) -> None:
