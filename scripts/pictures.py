@@ -136,7 +136,7 @@ def _without_mnist(browser: Browser, scratch: Path, prepared: Path, options: arg
     home = scratch / "home-without"
     shutil.copytree(prepared / "digits", home / "prepared" / "digits")
     with serve(home) as server:
-        _shoot(browser, server, options, Scene("train-no-mnist", "/", "could not be downloaded"))
+        _shoot(browser, server, options, Scene("train-no-mnist", "/", "MNIST could not be"))
 
 
 def _shoot(browser: Browser, server: Server, options: argparse.Namespace, scene: Scene) -> None:
