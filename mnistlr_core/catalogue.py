@@ -24,6 +24,8 @@ class DatasetInfo:
     test_size: int
     sentence: str
     download_bytes: int
+    folder: str
+    """Where torchvision wants its files, below the data folder."""
 
     @property
     def pixels(self) -> int:
@@ -52,11 +54,15 @@ _EMBEDDED = "The small handwritten digits that come with scikit-learn (1,797 of 
 
 # download_bytes: the sum of the compressed files on the mirrors
 _ALL = (
-    DatasetInfo("mnist", "MNIST", (28, 28), _DIGITS, 60_000, 10_000, _MNIST, 11_594_722),
-    DatasetInfo("fashion-mnist", "Fashion-MNIST", (28, 28), _CLOTHES, 60_000, 10_000, _FASHION, 30_878_645),
-    DatasetInfo("kmnist", "KMNIST", (28, 28), _KANA, 60_000, 10_000, _KMNIST, 21_240_888),
-    DatasetInfo("cifar10", "CIFAR-10", (32, 32, 3), _OBJECTS, 50_000, 10_000, _CIFAR, 170_498_071),
-    DatasetInfo("digits", "Digits 8×8", (8, 8), _DIGITS, 1_437, 360, _EMBEDDED, 0),
+    DatasetInfo("mnist", "MNIST", (28, 28), _DIGITS, 60_000, 10_000, _MNIST, 11_594_722, "MNIST/raw"),
+    DatasetInfo(
+        "fashion-mnist", "Fashion-MNIST", (28, 28), _CLOTHES, 60_000, 10_000, _FASHION, 30_878_645, "FashionMNIST/raw"
+    ),
+    DatasetInfo("kmnist", "KMNIST", (28, 28), _KANA, 60_000, 10_000, _KMNIST, 21_240_888, "KMNIST/raw"),
+    DatasetInfo(
+        "cifar10", "CIFAR-10", (32, 32, 3), _OBJECTS, 50_000, 10_000, _CIFAR, 170_498_071, "cifar-10-batches-py"
+    ),
+    DatasetInfo("digits", "Digits 8×8", (8, 8), _DIGITS, 1_437, 360, _EMBEDDED, 0, ""),
 )
 DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({info.name: info for info in _ALL})
 

@@ -68,8 +68,14 @@ class RunCurves:
 
     @property
     def best(self) -> int | None:
-        """Position of the epoch with the highest validation accuracy, the first of equals; None without validation."""
-        return None if np.isnan(self.valid_accuracy).all() else int(np.nanargmax(self.valid_accuracy))
+        """Position of the epoch with the highest validation accuracy, or None without validation.
+
+        Of equals the one with the lower loss, then the earlier: as `records.best_epoch`.
+        """
+        if np.isnan(self.valid_accuracy).all():
+            return None
+        loss, accuracy = np.nan_to_num(self.valid_loss, nan=np.inf), np.nan_to_num(self.valid_accuracy, nan=-1.0)
+        return int(np.lexsort((loss, -accuracy))[0])
 
 
 def colour(key: str) -> str:

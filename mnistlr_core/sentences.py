@@ -41,7 +41,7 @@ def curves_sentence(curves: RunCurves) -> str:
         if not len(curves.step_losses):
             return "Nothing has been trained yet."
         at, loss = curves.step_epochs[-1], curves.step_losses[-1]
-        return f"Training loss is {loss:.2f} after {at:.2g} epochs; the first epoch has not finished yet."
+        return f"Training loss is {loss:.2f} after {at:.2g} of an epoch; the first epoch has not finished yet."
     last_epoch = int(curves.epochs[-1])
     low = int(np.argmin(curves.train_loss))
     if curves.train_loss[-1] > 1.5 * curves.train_loss[low]:
@@ -69,8 +69,12 @@ def _trend(curves: RunCurves, epochs: NDArray[np.int_], accuracy: Floats) -> str
     loss = curves.valid_loss
     if np.isfinite(loss).all():
         low = int(np.argmin(loss))
-        # Two epochs and 3 % above the minimum: less is within the noise of a few thousand validation images.
-        if len(loss) - low > 2 and loss[-1] > 1.03 * loss[low] and curves.train_loss[-1] < curves.train_loss[low]:
+        # Two epochs, a twentieth of all and 3 % above the minimum: less is within the noise of validation.
+        if (
+            len(loss) - low > max(2, len(loss) // 20)
+            and loss[-1] > 1.03 * loss[low]
+            and curves.train_loss[-1] < curves.train_loss[low]
+        ):
             return (
                 f"validation loss has risen since epoch {int(curves.epochs[low])} while training loss kept falling: "
                 "the model is overfitting"

@@ -60,8 +60,9 @@ def test_curves_are_float32_with_nan_where_nothing_was_measured() -> None:
     assert numbers.diverged_at is None
 
 
-def test_the_best_epoch_is_the_first_of_equals() -> None:
-    assert run([0.8, 0.9, 0.9]).best == 1
+def test_the_best_epoch_of_equals_has_the_lower_loss_or_is_the_first() -> None:
+    assert run([0.8, 0.9, 0.9]).best == 2
+    assert run([0.8, 0.9, 0.9], valid=[0.5, 0.4, 0.4]).best == 1
     assert curves([row(1)], [], 10).best is None
 
 

@@ -512,7 +512,9 @@ def test_cifar10_is_one_archive(mirror: Mirror, tmp_path: Path, monkeypatch: pyt
 def test_cifar10_is_read_only_with_its_md5(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision.datasets import CIFAR10
 
-    small = DatasetInfo("cifar10", "CIFAR-10", (32, 32, 3), tuple("0123456789"), 50, 10, "A small one.", 1)
+    small = DatasetInfo(
+        "cifar10", "CIFAR-10", (32, 32, 3), tuple("0123456789"), 50, 10, "A small one.", 1, "cifar-10-batches-py"
+    )
     monkeypatch.setattr(catalogue, "DATASETS", {"cifar10": small})
     folder = tmp_path / "source" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
@@ -585,3 +587,8 @@ def test_training_images_that_were_cut_and_filled_with_zeros_are_refused(
     source = mnist_with(mnist_root, tmp_path / "source", FILES[0], lambda b: b[:-1_000_000] + bytes(1_000_000))
     with pytest.raises(DatasetDamaged, match="train-images-idx3-ubyte must have md5"):
         fetch.prepare("mnist", source=source, prepared=prepared)
+
+
+def test_the_catalogue_says_where_torchvision_wants_the_files() -> None:
+    for name, layout in LAYOUTS.items():
+        assert {Path(file).parent.as_posix() for file in layout.files} == {DATASETS[name].folder}

@@ -14,7 +14,10 @@ from tests.test_charts import DIGITS, NAN, row, run
     ("numbers", "words"),
     [
         (curves([], [], 10), "Nothing has been trained yet."),
-        (curves([], [2.0] * 5, 10), "Training loss is 2.00 after 0.5 epochs; the first epoch has not finished yet."),
+        (
+            curves([], [2.0] * 5, 10),
+            "Training loss is 2.00 after 0.5 of an epoch; the first epoch has not finished yet.",
+        ),
         (run([0.9]), "Validation accuracy is 90 % after 1 epoch; one epoch shows no trend yet."),
         (
             run([0.9, 0.91, 0.915]),

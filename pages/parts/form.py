@@ -12,11 +12,11 @@ import streamlit as st
 
 from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import Architecture, Optimizer, RunConfig, Spec, TestWatch, fields, parse_config
-from mnistlr_core.data import DatasetState
+from mnistlr_core.data import DatasetState, DatasetStatus
 from mnistlr_core.errors import ConfigError
 from mnistlr_core.lab import Lab
 from mnistlr_core.records import Outcome, Run
-from pages.parts.words import duration
+from pages.parts.words import duration, percent
 
 __all__ = ["fill", "show"]
 
@@ -35,10 +35,13 @@ def show(lab: Lab, run: Run | None) -> None:
         fill(run.config)
     _read_plain_links()
     with st.container(border=True, key="form"):
-        _dataset(lab)
-        _choice("architecture")
-        if st.session_state["architecture"] == Architecture.MLP.value:
-            _text("hidden")
+        # In containers, so that what comes and goes in them doesn't move "More" to another place, which would shut it.
+        with st.container():
+            _dataset(lab)
+        with st.container():
+            _choice("architecture")
+            if st.session_state["architecture"] == Architecture.MLP.value:
+                _text("hidden")
         _choice("optimizer", on_change=_suggest_rate)
         with st.grid(2, min_column_width=110):
             for name in ("learning_rate", "batch_size", "epochs", "valid_fraction"):
@@ -60,11 +63,15 @@ def show(lab: Lab, run: Run | None) -> None:
 
 
 def _read_plain_links() -> None:
-    """Take `?architecture=mlp` as well: the widgets put their labels into the URL, and know only those."""
-    for name, spec in _SPECS.items():
-        value = st.query_params.get(name)
-        if value in spec.choices and value not in spec.labels and name not in st.session_state:
-            st.session_state[name] = value
+    """Take `?architecture=mlp` as well: the widgets put their labels into the URL, and know only those.
+
+    By opening the page anew: a value that a widget can't read is struck from the URL, and lost by a reload.
+    """
+    said = st.query_params.to_dict()
+    labels = {name: dict(zip(spec.choices, spec.labels, strict=True)) for name, spec in _SPECS.items() if spec.choices}
+    read = {name: labels.get(name, {}).get(value, value) for name, value in said.items()}
+    if read != said:
+        st.switch_page("pages/train.py", query_params=read)
 
 
 def fill(config: RunConfig) -> None:
@@ -82,7 +89,7 @@ def _act(lab: Lab, run: Run | None) -> None:
             st.caption(f":material/error: **{title}** {problem.rule}.")
         config = None
     if config is not None:
-        st.caption(_promise(lab, config))
+        st.caption(_promise(lab, config, run))
     st.button(
         "Train",
         key="train",
@@ -104,6 +111,8 @@ def _act(lab: Lab, run: Run | None) -> None:
             on_click=lab.stop,
             args=(run.id,),
         )
+    if run is not None and run.test is not None:  # on a phone the results are a screen below
+        st.caption(f":material/south: Test accuracy **{percent(run.test.accuracy)}**")
 
 
 def _train(lab: Lab, config: RunConfig) -> None:
@@ -112,14 +121,18 @@ def _train(lab: Lab, config: RunConfig) -> None:
     st.query_params["run"] = submission.run_id
 
 
-def _promise(lab: Lab, config: RunConfig) -> str:
+def _promise(lab: Lab, config: RunConfig, run: Run | None) -> str:
     """What pressing Train will do, said before it is pressed."""
     preview = lab.preview(config)
     match preview.outcome:
         case Outcome.CACHED:
             return ":material/bolt: **Cached**: the answer is instant."
+        case Outcome.JOINED if run is not None and run.id == config.short_id:
+            return ":material/visibility: **Running**: it is shown here."
         case Outcome.JOINED:
-            return ":material/group: **Running**: press Train to watch it."
+            return ":material/group: **Running**: press Train to join and watch."
+        case Outcome.RESUMED if not lab.run(config.short_id).step:
+            return ":material/replay: **Not begun before**: Train tries again."
         case Outcome.RESUMED:
             return ":material/resume: **Stopped before**: Train goes on from its last checkpoint."
         case Outcome.NEW:
@@ -147,7 +160,7 @@ def _dataset(lab: Lab) -> None:
 def _fetching(lab: Lab, name: str) -> None:
     """How the fetch of a data set goes; draws itself anew until that is settled."""
     status = lab.dataset_status(name)
-    if status.warning:
+    if status.warning and name == st.session_state["dataset"]:
         st.caption(":material/info: Not quite the published files.", help=status.warning)
     if status.state is DatasetState.READY:
         return
@@ -162,15 +175,23 @@ def _fetching(lab: Lab, name: str) -> None:
             fraction = now.fraction if now.state is DatasetState.FETCHING and now.fraction else 0.0
             st.progress(fraction, text=f"Fetching {DATASETS[name].title}")
         else:
-            st.caption(f":material/cloud_off: {now.message}")
-            st.button(
-                "Fetch it" if now.state is DatasetState.MISSING else "Try again",
-                key="fetch",
-                on_click=lab.fetch,
-                args=(name,),
-            )
+            _say_missing(now)
+            fetch = "Fetch it" if now.state is DatasetState.MISSING else "Try again"
+            st.button(fetch, key="fetch", on_click=lab.fetch, args=(name,))
 
     watch()
+
+
+def _say_missing(status: DatasetStatus) -> None:
+    """What happened and where its files belong; the whole story is in the help."""
+    title, folder = DATASETS[status.name].title, DATASETS[status.name].folder
+    happened = {
+        DatasetState.FAILED: f"{title} could not be fetched",
+        DatasetState.DAMAGED: f"{title} is damaged",
+    }.get(status.state, f"{title} is not here")
+    instead = "; digits are chosen instead" if st.session_state["dataset"] == "digits" else ""
+    where = f" Its files belong in `{folder}` below the data folder."
+    st.caption(f":material/cloud_off: {happened}{instead}.{where}", help=status.message)
 
 
 # One widget per kind of field ---------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ def lab() -> Lab:
 
 def run() -> None:
     """Run the page that the URL asks for, inside the frame."""
-    st.set_page_config(page_title="mnistlr", page_icon=":material/exercise:", layout="wide")
+    # An emoji is drawn by the browser; a Material icon would be fetched from Google by every visitor.
+    st.set_page_config(page_title="mnistlr", page_icon="🔢", layout="wide")
     page = _navigation()
     st.session_state[_INSIDE] = True
     try:
@@ -44,7 +45,12 @@ def require() -> None:
 
 
 def _navigation() -> st.Page:
-    # The file's stem must be the page's address: the old mode resolves a deep link by it.
+    # The file's stem must be the page's address: the old mode resolves a deep link by it. The default page lives at `/`
+    # alone, so that `/train` is a second entry, which the menu does not show.
     return st.navigation(
-        [st.Page("pages/train.py", title="Train", icon=":material/play_arrow:", default=True)], position="top"
+        [
+            st.Page("pages/train.py", title="Train", icon=":material/play_arrow:", url_path="home", default=True),
+            st.Page("pages/train.py", title="Train", url_path="train", visibility="hidden"),
+        ],
+        position="top",
     )

@@ -47,6 +47,10 @@ class _Curves:
         return cls(run, lab.history(run.id), lab.step_losses(run.id), lab.test_rows(run.id))
 
 
+_BETWEEN = 60
+"""Pixels between the figures and the curves: for the progress bar while a run trains, for its facts afterwards."""
+
+
 def show_empty(lab: Lab) -> None:
     """Nothing chosen yet: what this is, what to press, and what others have trained."""
     with st.container(border=True):
@@ -79,7 +83,10 @@ def show(lab: Lab, run: Run) -> None:
         _live(lab, run)
         return
     _explain(run)
-    _figures(lab, run)
+    if run.test is not None:
+        _metrics(run)
+        with st.container(height=_BETWEEN, border=False):
+            st.caption(_facts(lab, run))
     _draw_curves(_Curves.of(lab, run))
     if run.test is not None:
         _mistakes(lab, run)
@@ -105,12 +112,16 @@ def _live(lab: Lab, run: Run) -> None:
         now = lab.run(run.id)
         if now.state is not run.state:
             st.rerun()
-        _progress(lab, now)
-        paused = st.toggle("Pause live updates", key="paused", help="Keeps your zoom while the training goes on.")
-        shown = st.session_state.get("_shown")
+        _metrics(now)
+        with st.container(height=_BETWEEN, border=False):
+            _progress(lab, now)
+        shown: _Curves | None = st.session_state.get("_shown")
+        paused = st.session_state.get("paused", False)
         if not paused or shown is None or shown.run.id != run.id:
             shown = st.session_state["_shown"] = _Curves.of(lab, now)
         _draw_curves(shown)
+        if len(shown.step_losses):
+            st.toggle("Pause live updates", key="paused", help="Keeps your zoom while the training goes on.")
 
     watch()
 
@@ -158,24 +169,27 @@ def _explain(run: Run) -> None:
         st.info(f"**Stopped** {kept}. Press Train to go on.", icon=":material/stop:")
 
 
-def _figures(lab: Lab, run: Run) -> None:
-    if run.test is None:
-        return
-    history = lab.history(run.id)
-    best = best_epoch(history)
-    size = DATASETS[run.config.dataset].test_size
+def _metrics(run: Run) -> None:
+    """The four figures, in the same place while they are not known yet: nothing may jump when a run ends."""
+    test, unknown = run.test, "–"
+    accuracy = percent(test.accuracy) if test else unknown
+    loss = f"{test.loss:.4f}" if test and test.loss is not None else unknown
     with st.grid(4, min_column_width=130):
-        st.metric("Test accuracy", percent(run.test.accuracy), border=True, height="stretch")
-        loss = "–" if run.test.loss is None else f"{run.test.loss:.4f}"
+        st.metric("Test accuracy", accuracy, border=True, height="stretch")
         st.metric("Test loss", loss, border=True, height="stretch")
-        st.metric(f"Wrong of {size:,}", f"{run.test.errors:,}", border=True, height="stretch")
-        st.metric("Trained in", duration(run.seconds), border=True, height="stretch")
-    words = [f"{run.images_per_second:,.0f} images/s" if run.images_per_second else ""]
+        wrong = f"{test.errors:,}" if test else unknown
+        st.metric(f"Wrong of {DATASETS[run.config.dataset].test_size:,}", wrong, border=True, height="stretch")
+        st.metric("Trained in", duration(run.seconds) if run.seconds else unknown, border=True, height="stretch")
+
+
+def _facts(lab: Lab, run: Run) -> str:
+    words = [f"{run.images_per_second:,.0f} images/s"] if run.images_per_second else []
+    best = best_epoch(lab.history(run.id))
     if best is not None and best.valid_accuracy is not None:
         words.append(f"best validation {percent(best.valid_accuracy)} at epoch {best.epoch}")
     if run.config.test_watch is TestWatch.STEPS and (looks := lab.test_rows(run.id)):
-        words.append("test by step " + ", ".join(f"{look.step:,}: {percent(look.accuracy)}" for look in looks[:12]))
-    st.caption(" · ".join(word for word in words if word))
+        words.append("test by step " + ", ".join(f"{look.step:,}: {percent(look.accuracy)}" for look in looks[:6]))
+    return " · ".join(words)
 
 
 def _draw_curves(drawn: _Curves) -> None:
@@ -189,17 +203,19 @@ def _draw_curves(drawn: _Curves) -> None:
         tests=drawn.tests,
         diverged_step=run.diverged_step,
     )
-    colour, epochs = charts.colour(run.id), run.config.epochs
+    ended_early = run.state in (RunState.STOPPED, RunState.DIVERGED, RunState.FAILED)
+    colour, epochs = charts.colour(run.id), max(run.epoch, 1) if ended_early else run.config.epochs
     sentence = curves_sentence(numbers)
+    figures = {"Loss": charts.loss_figure(numbers, colour=colour, epochs=epochs)}
+    if drawn.history or run.state.active:
+        figures["Accuracy"] = charts.accuracy_figure(numbers, colour=colour, epochs=epochs)
     with st.grid(2, min_column_width=300):
-        for title, figure in (
-            ("Loss", charts.loss_figure(numbers, colour=colour, epochs=epochs)),
-            ("Accuracy", charts.accuracy_figure(numbers, colour=colour, epochs=epochs)),
-        ):
+        for title, figure in figures.items():
             with st.container(border=True):
                 st.markdown(f"###### {title}")
                 st.plotly_chart(figure, key=f"chart_{title.lower()}", config={"displayModeBar": False}, alt=sentence)
-    st.caption(sentence)
+    if run.state in (RunState.FINISHED, RunState.STOPPED):  # a trend is a matter for the end
+        st.caption(sentence)
 
 
 def _mistakes(lab: Lab, run: Run) -> None:
