@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from benchmarks.measure import Spread, spread
-from benchmarks.visitor import Visitor, visiting
+from benchmarks.visitor import visiting
 from mnistlr_core.config import parse_config
 from mnistlr_core.lab import Lab
 from mnistlr_core.settings import Settings
@@ -98,18 +98,10 @@ def _watched(lab: Lab, address: str, process: psutil.Process, values: dict[str, 
     """Training seconds of a run that a visitor watches from its start to its end."""
     run_id = lab.submit(parse_config(values)).run_id
     with visiting(address, f"run={run_id}") as visitor:
-        while lab.run(run_id).state.active:
-            before, drawn = _cpu(process), visitor.watch(0.5)
-            if drawn:
-                redraws.append((_cpu(process) - before) / drawn)
-            else:
-                _redraw_all(visitor)
+        before = _cpu(process)
+        drawn = visitor.watch(lambda: lab.run(run_id).state.active)
+        redraws.append((_cpu(process) - before) / drawn)
     return lab.run(run_id).seconds
-
-
-def _redraw_all(visitor: Visitor) -> None:
-    visitor.rerun()
-    sleep(0.1)
 
 
 def _seconds(lab: Lab, values: dict[str, Any]) -> float:

@@ -6,7 +6,7 @@ and keeps the timers of live fragments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic, sleep
@@ -51,17 +51,15 @@ class Visitor:
                     if message.script_finished != ForwardMsg.FINISHED_EARLY_FOR_RERUN:
                         return
 
-    def watch(self, seconds: float) -> int:
-        """Keep the live fragments' timers for a while; returns how often one was drawn again."""
-        drawn, until = 0, monotonic() + seconds
-        due = {fragment: monotonic() + interval for fragment, interval in self.timers.items()}
-        while due and (next_at := min(due.values())) < until:
-            fragment = min(due, key=due.__getitem__)
-            _wait_until(next_at)
+    def watch(self, live: Callable[[], bool]) -> int:
+        """Keep the fragments' timers while `live()`; returns how often one was drawn again."""
+        drawn = 0
+        while live() and self.timers:
+            fragment, interval = min(self.timers.items(), key=lambda timer: timer[1])
+            due = monotonic() + interval
             self.rerun(fragment)
-            due[fragment] = max(monotonic(), next_at + self.timers.get(fragment, 1.0))
             drawn += 1
-        _wait_until(until)
+            sleep(max(0.0, due - monotonic()))
         return drawn
 
 
@@ -72,8 +70,3 @@ def visiting(address: str, query: str = "") -> Iterator[Visitor]:
         visitor = Visitor(socket, query)
         visitor.rerun()
         yield visitor
-
-
-def _wait_until(moment: float) -> None:
-    if (remaining := moment - monotonic()) > 0:
-        sleep(remaining)

@@ -107,7 +107,11 @@ def _header(run: Run) -> None:
 def _live(lab: Lab, run: Run) -> None:
     """Poll while the run is active. A redraw happens only on new data: an equal figure is not sent again."""
 
-    @st.fragment(run_every=0.5)
+    # A short run would be over before a slow pace shows anything of it; a long one is slowed by a quick pace.
+    seconds = lab.preview(run.config).seconds
+    pace = 0.5 if seconds is None or seconds < 5 else 1.0
+
+    @st.fragment(run_every=pace)
     def watch() -> None:
         now = lab.run(run.id)
         if now.state is not run.state:
