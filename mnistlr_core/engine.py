@@ -10,10 +10,8 @@ import importlib
 import logging
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask
-from distributed import Client, Future
 from filelock import FileLock, Timeout
 
 from mnistlr_core.attempts import Attempts
@@ -22,12 +20,19 @@ from mnistlr_core.errors import EngineUnavailable, StoreError
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
 
+if TYPE_CHECKING:  # imported by the thread that needs it: a stored answer, and the first page, need no Dask
+    from distributed import Client, Future
+
 __all__ = ["Engine"]
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.2
 _CONNECT_SECONDS = 5
+_HEAD_START_SECONDS = 1.0
+"""What the first page gets before the cluster starts, which takes two processors for some seconds; a run to be trained
+cuts it short."""
+
 _MOST_AT_ONCE = 64
 """Runs looked at in one round; the next round comes soon."""
 _SLOT = "slot"
@@ -74,7 +79,7 @@ class Engine:
     def prepare(self, dataset: str) -> None:
         """Have a worker make a data set ready; asked again while that is going on, it does nothing."""
         self._asked.add(dataset)
-        self.wake()
+        self.start()
 
     def preparing(self, dataset: str) -> bool:
         """Whether a data set asked for is not done yet."""
@@ -96,6 +101,7 @@ class Engine:
             self._thread.join(timeout=15)
 
     def _supervise(self) -> None:
+        self._wake.wait(_HEAD_START_SECONDS)
         try:
             while not self._closing.is_set():
                 try:
@@ -160,6 +166,9 @@ class Engine:
         address = self._settings.scheduler or scheduler_address(self._settings)
         if address is None:
             raise EngineUnavailable("the training engine is starting")
+        import dask
+        from distributed import Client
+
         try:
             with dask.config.set({"distributed.comm.retry.count": 0}):
                 self._client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="mnistlr")

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from threading import Lock
-from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors.numpy
@@ -19,15 +17,13 @@ from mnistlr_core import data
 from mnistlr_core.artifacts import Artifacts
 from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import RunConfig
+from mnistlr_core.engine import Engine
 from mnistlr_core.errors import ArtifactDamaged, ArtifactMissing
 from mnistlr_core.estimate import estimate_seconds
 from mnistlr_core.evaluation import Predictions
 from mnistlr_core.records import EpochRow, Outcome, Run, Submission, TestRow
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
-
-if TYPE_CHECKING:
-    from mnistlr_core.engine import Engine
 
 __all__ = ["Lab", "Preview"]
 
@@ -51,20 +47,9 @@ class Lab:
         self.settings = settings or Settings()
         self._store = Store(self.settings.database)
         self._artifacts = Artifacts(self.settings.artifact_url)
-        self._made: Engine | None = None
-        self._making = Lock()
+        self._engine = Engine(self.settings, self._store)
         self._predictions = lru_cache(maxsize=32)(self._read_predictions)
         self._dataset = lru_cache(maxsize=8)(self._open_dataset)
-
-    @property
-    def _engine(self) -> Engine:
-        """Made when something is first to be trained: Dask takes longer to import than a stored answer to give."""
-        with self._making:
-            if self._made is None:
-                from mnistlr_core.engine import Engine
-
-                self._made = Engine(self.settings, self._store)
-            return self._made
 
     def start(self) -> None:
         """Bring the engine up in the background, so that the first run needs not wait for it."""
@@ -72,8 +57,7 @@ class Lab:
 
     def close(self) -> None:
         """End what this lab started. Runs that are training go on from their checkpoints when a lab next starts."""
-        if self._made is not None:
-            self._made.close()
+        self._engine.close()
         self._store.close()
 
     @property
