@@ -59,7 +59,7 @@ def show_empty(lab: Lab) -> None:
             "Train a linear model or a small neural network on handwritten digits, here and now. "
             "Pick values on the form, press **Train**, watch the curves, and see the images it reads wrong."
         )
-    recent = [run for run in lab.runs(limit=20) if run.test][:6]
+    recent = [run for run in lab.runs(limit=20) if run.state is RunState.FINISHED][:6]
     if recent:
         st.markdown("###### Trained before")
         for run in recent:
@@ -78,10 +78,10 @@ def _offer(run: Run) -> None:
 
 def show(lab: Lab, run: Run) -> None:
     """The whole view of a run, whatever its state."""
-    _header(run)
     if run.state.active:
         _live(lab, run)
         return
+    _header(run)
     _explain(run)
     if run.test is not None:
         _metrics(run)
@@ -116,6 +116,7 @@ def _live(lab: Lab, run: Run) -> None:
         now = lab.run(run.id)
         if now.state is not run.state:
             st.rerun()
+        _header(now)
         _metrics(now)
         with st.container(height=_BETWEEN, border=False):
             _progress(lab, now)
