@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _training(asked: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     found = digits.real(asked.data or Settings().datasets, asked.images)
     if found is None and asked.data is not None:
-        raise SystemExit(f"--data must be torchvision's root with MNIST below it; there is none in {asked.data}")
+        asked.parser.error(f"--data must be torchvision's root with MNIST below it; there is none in {asked.data}")
     report = training.run(
         found or digits.generated(asked.images),
         models=tuple(training.MODELS) if asked.model == "both" else (asked.model,),
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[common],
         help="seconds an epoch, against the tutorials' loop, other libraries and the bare arithmetic",
     )
-    command.set_defaults(run=_training)
+    command.set_defaults(run=_training, parser=command)
     keys = ", ".join(contender.key for contender in CONTENDERS)
     command.add_argument("--epochs", type=_at_least(2), metavar="N", help="epochs of a round, from 2; default 5 and 2")
     command.add_argument(

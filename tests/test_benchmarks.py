@@ -163,7 +163,8 @@ def test_the_benchmark_runs_and_leaves_torch_as_it_was(tmp_path: Path, monkeypat
         assert [entry["key"] for entry in model["standings"]] == ["engine", "products", "products-nn", "article"]
         for entry in model["standings"]:
             assert all(len(outcome["epochs"]) == 2 and min(outcome["epochs"]) > 0 for outcome in entry["outcomes"])
-        assert all(found["n"] == 2 for found in model["ratios"].values())
+        # Rounds that other processes disturbed don't count, and that is not this test's to say.
+        assert all(found is None or found["n"] <= 2 for found in model["ratios"].values())
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
