@@ -96,7 +96,7 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_unbroken_one(
     unbroken, rows, losses = outcome(store, train(settings, store, values))
     store.delete(unbroken.id)
     with monkeypatch.context() as patch:
-        die_after(patch, commits=9)
+        die_after(patch, commits=5)
         with pytest.raises(SystemExit):
             train(settings, store, values)
     assert 0 < store.run(unbroken.id).epoch < 4
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_falls_back(
     unbroken, rows, losses = outcome(store, train(settings, store, LINEAR))
     store.delete(unbroken.id)
     with monkeypatch.context() as patch:
-        die_after(patch, commits=12)
+        die_after(patch, commits=6)
         with pytest.raises(SystemExit):
             train(settings, store, LINEAR)
     checkpoints = store.checkpoints(unbroken.id)
@@ -136,7 +136,7 @@ def test_a_stopped_run_keeps_what_was_trained_and_goes_on_when_asked(
     unbroken, rows, _ = outcome(store, train(settings, store, LINEAR))
     store.delete(unbroken.id)
     with monkeypatch.context() as patch:
-        on_commit(patch, 9, lambda: store.request_stop(unbroken.id))
+        on_commit(patch, 5, lambda: store.request_stop(unbroken.id))
         stopped = train(settings, store, LINEAR)
     assert stopped.state is RunState.STOPPED
     assert 0 < stopped.step < unbroken.step
