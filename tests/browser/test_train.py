@@ -200,6 +200,8 @@ def test_every_field_survives_a_reload_and_ctrl_enter_trains_what_the_form_says(
     expect(field(page, "hidden")).to_be_visible()
     page.get_by_text("More", exact=True).click()
     for name, (shown, _) in FILLED.items():
+        if field(page, name).input_value() == shown:
+            continue  # where MNIST can't be had, the form has chosen digits already
         (pick if name in ("dataset", "inputs", "test_watch") else write)(page, name, shown)
     for name in FLAGS:
         page.locator(f".st-key-{name} label").first.click()
