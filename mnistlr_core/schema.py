@@ -241,7 +241,11 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _sqlite_engine(path: Path) -> Engine:
-    engine = sa.create_engine(f"sqlite:///{path.as_posix()}", connect_args={"timeout": _BUSY_SECONDS})
+    # No pool: a connection ends with its transaction (opening one takes a fraction of a millisecond), so none is left open
+    # on a file that was moved away, or for the collector to find.
+    engine = sa.create_engine(
+        f"sqlite:///{path.as_posix()}", connect_args={"timeout": _BUSY_SECONDS}, poolclass=sa.NullPool
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, record: object) -> None:
