@@ -241,8 +241,8 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _sqlite_engine(path: Path) -> Engine:
-    # No pool: a connection ends with its transaction (opening one takes a fraction of a millisecond), so none is left open
-    # on a file that was moved away, or for the collector to find.
+    # No pool: a connection ends with its transaction (opening one takes a fraction of a millisecond), so that none is
+    # left open on a file that was moved away, or for the collector to find.
     engine = sa.create_engine(
         f"sqlite:///{path.as_posix()}", connect_args={"timeout": _BUSY_SECONDS}, poolclass=sa.NullPool
     )
