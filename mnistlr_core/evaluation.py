@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Confusion", "Mistake", "Order", "Predictions", "confusion", "describe", "mistakes", "most_confused"]
+__all__ = [
+    "Confusion",
+    "Mistake",
+    "Order",
+    "Predictions",
+    "confusion",
+    "describe",
+    "mistakes",
+    "most_confused",
+    "rounded",
+]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,9 +56,8 @@ class Predictions:
 
         What float16 can't hold is clipped to its most negative finite value, -65,504, so that losses stay finite.
         """
-        lowest = float(np.finfo(np.float16).min)
         return cls(
-            log_probabilities=np.clip(log_probabilities, lowest, 0).astype(np.float16),
+            log_probabilities=rounded(log_probabilities),
             predicted=log_probabilities.argmax(axis=1).astype(np.uint8),
             labels=np.asarray(labels).astype(np.uint8),
         )
@@ -81,6 +90,12 @@ class Predictions:
     def _log_probability(self, classes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The log-probability of one class per image, float32 [n]."""
         return self.log_probabilities[np.arange(len(classes)), classes].astype(np.float32)
+
+
+def rounded(log_probabilities: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    """Log-probabilities as they are stored: float16, and finite, for -65,504 stands for all below it."""
+    halved: NDArray[np.float16] = np.clip(log_probabilities, float(np.finfo(np.float16).min), 0).astype(np.float16)
+    return halved
 
 
 @dataclass(frozen=True, slots=True)

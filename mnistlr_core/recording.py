@@ -20,6 +20,7 @@ from mnistlr_core.artifacts import Artifacts, Stored
 from mnistlr_core.attempts import Attempts
 from mnistlr_core.config import TestWatch
 from mnistlr_core.estimate import shape_of, step_flops
+from mnistlr_core.evaluation import rounded
 from mnistlr_core.records import Claim, EpochRow, Speed, TestRow
 from mnistlr_core.training import Cohort, EpochDone, Score, Steps, most_likely, scores
 
@@ -149,7 +150,10 @@ def predictions_file(log_probabilities: Tensor, last: NDArray[np.uint8], epochs:
     Log-probabilities, not probabilities: float16 keeps three digits of a loss of 15, but would round its probability,
     3e-7, to one digit. The classes read stand beside them, because rounding can tie two classes.
     """
-    rounded = log_probabilities[0].t().clamp(min=float(np.finfo(np.float16).min)).to(torch.float16)
     epochs_read = np.stack(epochs) if epochs else np.empty((0, len(last)), np.uint8)
-    arrays = {"log_probabilities": rounded.cpu().numpy(), "predicted": last, "predicted_by_epoch": epochs_read}
+    arrays = {
+        "log_probabilities": rounded(log_probabilities[0].t().cpu().numpy()),
+        "predicted": last,
+        "predicted_by_epoch": epochs_read,
+    }
     return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})

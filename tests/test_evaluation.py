@@ -30,6 +30,7 @@ def small() -> Predictions:
 def test_the_public_surface() -> None:
     assert evaluation.__all__ == [
         "Confusion", "Mistake", "Order", "Predictions", "confusion", "describe", "mistakes", "most_confused",
+        "rounded",
     ]  # fmt: skip
 
 
