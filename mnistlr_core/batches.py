@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mnistlr_core.models import Affine
+from mnistlr_core.scaling import Affine
 
 __all__ = ["Block", "Gatherer", "ImageSet", "read_blocks"]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,10 +24,13 @@ __all__ = [
     "Floats",
     "RunCurves",
     "accuracy_figure",
+    "accuracy_floor",
     "colour",
     "curves",
+    "frame",
     "in_page_colour",
     "loss_figure",
+    "new_figure",
 ]
 
 # Found by search over sRGB: each has a contrast of at least 3:1 with white and with #0e1117 (WCAG 2.2, 1.4.11), and any
@@ -154,7 +158,7 @@ def _bucket_means(at: NDArray[np.float64], losses: Floats) -> tuple[Floats, Floa
 
 def loss_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure:
     """Training, validation and test loss by epoch over the faint loss of the batches; the x-axis is 0 … `epochs`."""
-    figure = _frame(epochs)
+    figure = frame(epochs)
     figure.add_scatter(
         x=curves.step_epochs,
         y=curves.step_losses,
@@ -177,12 +181,12 @@ def loss_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure:
 
 def accuracy_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure:
     """Training, validation and test accuracy in % by epoch; the x-axis is 0 … `epochs`."""
-    figure = _frame(epochs)
+    figure = frame(epochs)
     series = tuple(100 * values for values in (curves.train_accuracy, curves.valid_accuracy, curves.test_accuracy))
     _add_series(figure, curves, series, colour, "%{y:.2f} %")
     shown = np.concatenate(series)
     shown = shown[np.isfinite(shown)]
-    figure.update_yaxes(range=[_accuracy_floor(float(shown.min(initial=100))) if len(shown) else 0, 100])
+    figure.update_yaxes(range=[accuracy_floor(float(shown.min(initial=100))) if len(shown) else 0, 100])
     figure.update_yaxes(ticksuffix=" %")
     if curves.diverged_at is not None:
         _add_divergence(figure, _last(curves.epochs, series[0]), 100, colour, epochs)
@@ -191,6 +195,17 @@ def accuracy_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure
         words = in_page_colour(words)
         figure.add_annotation(text=words, showarrow=False, opacity=0.7, xref="paper", yref="paper", x=0.5, y=0.5)
     return figure
+
+
+def new_figure(layout: Mapping[str, Any] | None = None) -> go.Figure:
+    """An empty figure.
+
+    pandas is loaded first: plotly takes what `sys.modules` has of it, half-loaded while another thread (the engine's,
+    through Dask) is just importing it, and fails.
+    """
+    import pandas  # noqa: F401 - a quarter of a second, which pages without figures need not wait for
+
+    return go.Figure(layout=layout)
 
 
 def in_page_colour(text: str) -> str:
@@ -222,16 +237,16 @@ def _loss_top(curves: RunCurves, epochs: int) -> float:
     return next((top * power for top in TOPS if top * power >= highest), 10 * power)
 
 
-def _accuracy_floor(lowest: float) -> float:
+def accuracy_floor(lowest: float) -> float:
     """The lower end of the accuracy axis in %: half a point or more below the lowest value, in steps of 5 or 10."""
     step = 5 if lowest > 80 else 10
     return max(0.0, float(step * math.floor((lowest - 0.5) / step)))
 
 
-def _frame(epochs: int) -> go.Figure:
+def frame(epochs: int) -> go.Figure:
     """An empty figure with epochs across."""
-    return go.Figure(
-        layout={
+    return new_figure(
+        {
             "height": FIGURE_HEIGHT,
             "showlegend": True,
             "margin": MARGIN,

@@ -6,30 +6,27 @@ Exit codes: 0 finished, 1 failed, 2 bad input (one line per problem), 3 diverged
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from time import monotonic, sleep
-from types import FrameType
-from typing import Any
 
 from tqdm import tqdm
 
+from mnistlr_core.articles import RECIPES, SEEDS, article_configs, find_recipe
 from mnistlr_core.catalogue import DATASETS
-from mnistlr_core.config import RunConfig, Spec, fields, parse_config
+from mnistlr_core.config import Spec, fields, parse_config
 from mnistlr_core.data import DatasetState
 from mnistlr_core.doctor import examine
 from mnistlr_core.errors import ConfigError, MnistlrError
-from mnistlr_core.estimate import steps_per_epoch
-from mnistlr_core.export import run_as_dict
+from mnistlr_core.export import assessment_as_dict, recipe_as_dict, run_as_dict
 from mnistlr_core.lab import Lab
-from mnistlr_core.records import Outcome, Run, RunState
+from mnistlr_core.records import Outcome, RunState
+from mnistlr_core.terminal import POLL_SECONDS, Interrupts, print_assessment, print_json, print_run, watch, watch_all
+from mnistlr_core.verdicts import assess
 
 __all__ = ["main"]
 
-_POLL_SECONDS = 0.1
 _EXIT = {RunState.FINISHED: 0, RunState.FAILED: 1, RunState.DIVERGED: 3, RunState.STOPPED: 4}
 
 
@@ -53,8 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a configuration, or show its stored answer")
     for spec in fields():
         train.add_argument(f"--{spec.name.replace('_', '-')}", dest=spec.name, help=_help(spec), metavar=_metavar(spec))
+    train.add_argument("--recipe", metavar="ID", help="start from an article's values; see `recipes`")
     _json_option(train)
     train.set_defaults(command=_train)
+
+    recipes = commands.add_parser("recipes", help="list the articles' recipes with their claims")
+    _json_option(recipes)
+    recipes.set_defaults(command=_recipes)
+
+    articles = commands.add_parser("articles", help="train what is missing of the articles, and check their claims")
+    articles.add_argument("--seeds", type=int, choices=range(1, 101), default=SEEDS, metavar="N", help="(default 3)")
+    articles.add_argument("--dataset", choices=list(DATASETS), default="mnist", help="claims are about mnist only")
+    _json_option(articles)
+    articles.set_defaults(command=_articles)
 
     runs = commands.add_parser("runs", help="list the stored runs, newest first")
     runs.add_argument("--limit", type=int, default=50, help="how many at the most (default 50)")
@@ -111,79 +119,60 @@ def _json_option(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     given = {spec.name: value for spec in fields() if (value := getattr(options, spec.name)) is not None}
+    if options.recipe is not None:
+        given = find_recipe(options.recipe).config.model_dump(mode="json") | given
     config = parse_config(given)
-    with closing(Lab()) as lab, _Interrupts() as interrupts:
+    with closing(Lab()) as lab, Interrupts() as interrupts:
         submission = lab.submit(config)
-        run = _watch(lab, submission.run_id, config, interrupts)
+        run = watch(lab, submission.run_id, config, interrupts)
         cached = submission.outcome is Outcome.CACHED
         if options.json:
-            _print_json(run_as_dict(run, lab.history(run.id), cached=cached))
+            print_json(run_as_dict(run, lab.history(run.id), cached=cached))
         else:
-            _print_run(lab, run, cached=cached)
+            print_run(lab, run, cached=cached)
     return _EXIT[run.state]
 
 
-class _Interrupts:
-    """Counts Ctrl-C instead of breaking off wherever it finds the program; the second one does break off."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> _Interrupts:
-        self._before = signal.signal(signal.SIGINT, self._interrupt)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.count += 1
-        if self.count > 1:
-            raise KeyboardInterrupt
+def _recipes(options: argparse.Namespace) -> int:
+    if options.json:
+        print_json({"recipes": [recipe_as_dict(recipe) for recipe in RECIPES.values()]})
+        return 0
+    for recipe in RECIPES.values():
+        print(f"{recipe.id:22} {recipe.config.label}, {recipe.config.epochs} epochs")
+        for claim in recipe.claims:
+            print(f"{'':22} {claim.words}")
+    return 0
 
 
-def _watch(lab: Lab, run_id: str, config: RunConfig, interrupts: _Interrupts) -> Run:
-    """Follow a run to its end, with a progress bar on standard error. Ctrl-C asks it to stop, a second one leaves."""
-    run = lab.run(run_id)
-    if not run.state.active:
-        return run
-    total = config.epochs * steps_per_epoch(config)
-    stopping = False
-    with tqdm(total=total, unit="step", desc=f"{run_id} {config.label}", file=sys.stderr, initial=run.step) as bar:
-        while run.state.active:
-            sleep(_POLL_SECONDS)
-            if interrupts.count and not stopping:
-                stopping = True
-                lab.stop(run_id)
-            run = lab.run(run_id)
-            bar.update(run.step - bar.n)
-            speed = f", {run.images_per_second:,.0f} images/s" if run.images_per_second else ""
-            bar.set_postfix_str(f"epoch {run.epoch}/{config.epochs}{speed}")
-    return run
-
-
-def _print_run(lab: Lab, run: Run, *, cached: bool) -> None:
-    print(f"{run.id}  {run.config.label}  {run.state}{' (cached)' if cached else ''}")
-    for row in lab.history(run.id):
-        valid = "" if row.valid_accuracy is None else f"   validation {row.valid_loss:.4f} {row.valid_accuracy:.4f}"
-        print(f"epoch {row.epoch:4d}   training {row.train_loss or float('nan'):.4f} {row.train_accuracy:.4f}{valid}")
-    if run.state is RunState.DIVERGED:
-        print(
-            f"It diverged at step {run.diverged_step}; try a smaller learning rate than {run.config.learning_rate:g}."
+def _articles(options: argparse.Namespace) -> int:
+    """Train every article's seeds that are missing, side by side with whatever else is asked for, and check claims."""
+    configs = article_configs(options.seeds, options.dataset)
+    with closing(Lab()) as lab, Interrupts() as interrupts:
+        started = monotonic()
+        outcomes = [lab.submit(config).outcome for config in configs]
+        runs = watch_all(lab, configs, interrupts)
+        seconds = monotonic() - started
+    found = [assess(recipe, runs, seeds=options.seeds, dataset=options.dataset) for recipe in RECIPES.values()]
+    if options.json:
+        trained = sum(outcome is not Outcome.CACHED for outcome in outcomes)
+        print_json(
+            {"seeds": options.seeds, "dataset": options.dataset, "trained": trained, "seconds": seconds}
+            | {"articles": [assessment_as_dict(assessment) for assessment in found]}
         )
-    if run.error:
-        print(run.error)
-    if run.test:
-        print(f"test {run.test.loss or float('nan'):.4f} {run.test.accuracy:.4f}, {run.test.errors} wrong")
-    speed = f", {run.images_per_second:,.0f} images/s" if run.images_per_second else ""
-    print(f"{run.seconds:.1f} s{speed}, {run.device or 'no device'}")
+    else:
+        for assessment in found:
+            print_assessment(assessment)
+    states = {evidence.run.state for evidence in runs.values()}
+    return next(
+        (_EXIT[state] for state in (RunState.FAILED, RunState.STOPPED, RunState.DIVERGED) if state in states), 0
+    )
 
 
 def _runs(options: argparse.Namespace) -> int:
     with closing(Lab()) as lab:
         found = lab.runs(limit=options.limit)
         if options.json:
-            _print_json({"runs": [run_as_dict(run, lab.history(run.id)) for run in found]})
+            print_json({"runs": [run_as_dict(run, lab.history(run.id)) for run in found]})
             return 0
         for run in found:
             accuracy = f"{run.test.accuracy:.4f}" if run.test else "      "
@@ -199,9 +188,9 @@ def _show(options: argparse.Namespace) -> int:
     with closing(Lab()) as lab:
         run = lab.run(options.id)
         if options.json:
-            _print_json(run_as_dict(run, lab.history(run.id), cached=run.state.answered))
+            print_json(run_as_dict(run, lab.history(run.id), cached=run.state.answered))
         else:
-            _print_run(lab, run, cached=False)
+            print_run(lab, run, cached=False)
     return 0
 
 
@@ -235,11 +224,11 @@ def _data_fetch(options: argparse.Namespace) -> int:
         lab.fetch(options.name)
         with tqdm(total=100, unit="%", desc=options.name, file=sys.stderr) as bar:
             while True:
-                sleep(_POLL_SECONDS)
+                sleep(POLL_SECONDS)
                 status = lab.dataset_status(options.name)
                 bar.update(round(100 * (status.fraction or 0)) - bar.n)
                 over = status.state is DatasetState.READY or not lab.fetching(options.name)
-                if over and monotonic() - started > 2 * _POLL_SECONDS:
+                if over and monotonic() - started > 2 * POLL_SECONDS:
                     break
     status = lab.dataset_status(options.name)
     print(status.message)
@@ -252,7 +241,3 @@ def _doctor(options: argparse.Namespace) -> int:
         for finding in findings:
             print(f"{'ok  ' if finding.well else 'BAD '} {finding.what}: {finding.words}")
     return 0 if all(finding.well for finding in findings) else 1
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, allow_nan=False))

@@ -36,9 +36,11 @@ __all__ = [
     "Dataset",
     "DatasetState",
     "DatasetStatus",
+    "Origin",
     "Split",
     "clear_status",
     "load",
+    "origin",
     "publish",
     "split",
     "status",
@@ -104,6 +106,22 @@ def verify(name: str, prepared: Path) -> Dataset:
         if _sha256(path, stat.st_size, stat.st_mtime_ns) != files[stem]["sha256"]:
             raise _damaged(dataset.info, path.name, "has another sha256 than when it was published")
     return dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a prepared dataset is and which reader its raw files went through, such as `torchvision.datasets.MNIST`."""
+
+    folder: Path
+    source: str
+    size_bytes: int
+
+
+def origin(name: str, prepared: Path) -> Origin:
+    """Where a prepared dataset is and where it came from. Raises DatasetMissing, DatasetDamaged."""
+    meta = _read_meta(dataset_info(name), prepared)
+    size = sum(file["size"] for file in meta["files"].values())
+    return Origin(folder=prepared / name, source=str(meta.get("source", "unknown")), size_bytes=size)
 
 
 def publish(

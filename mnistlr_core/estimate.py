@@ -7,15 +7,16 @@ short warm-up of the worker. numpy only, for the page asks this at every keystro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import Architecture, RunConfig
-from mnistlr_core.records import Speed
+from mnistlr_core.records import Run, Speed
 
-__all__ = ["estimate_seconds", "shape_of", "step_flops", "steps_per_epoch"]
+__all__ = ["Workload", "estimate_seconds", "shape_of", "step_flops", "steps_per_epoch", "workload"]
 
 
 def shape_of(config: RunConfig) -> str:
@@ -59,3 +60,44 @@ def estimate_seconds(config: RunConfig, speeds: Sequence[Speed]) -> float | None
         nearest = min(speeds, key=lambda speed: abs(math.log(speed.flops / flops)))
         return steps * nearest.seconds * max(1.0, flops / nearest.flops)
     return float(steps * (overhead + per_flop * flops))
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """How far several runs have come, taken together."""
+
+    total: int
+    answered: int
+    """Finished or diverged."""
+    active: int
+    """Queued or running."""
+    share: float
+    """0..1: of the time that all of them take, or of their steps while no time was measured."""
+    seconds: float | None
+    """How long what is left will take one worker; None while nothing was measured."""
+
+    @property
+    def missing(self) -> int:
+        """Runs that are neither answered nor on their way: never asked for, stopped or failed."""
+        return self.total - self.answered - self.active
+
+
+def workload(configs: Sequence[RunConfig], runs: Mapping[str, Run], speeds: Sequence[Speed]) -> Workload:
+    """Sum up the runs of `configs`; `runs` holds those that exist, by id."""
+    states = [run.state for config in configs if (run := runs.get(config.short_id))]
+    costs = np.array([estimate_seconds(c, speeds) or float(c.epochs * steps_per_epoch(c)) for c in configs])
+    shares = np.array([_share(config, runs.get(config.short_id)) for config in configs])
+    total = costs.sum()
+    return Workload(
+        total=len(configs),
+        answered=sum(state.answered for state in states),
+        active=sum(state.active for state in states),
+        share=float(costs @ shares / total) if total else 1.0,
+        seconds=float(costs @ (1 - shares)) if speeds else None,
+    )
+
+
+def _share(config: RunConfig, run: Run | None) -> float:
+    if run is None:
+        return 0.0
+    return 1.0 if run.state.answered else min(1.0, run.step / (config.epochs * steps_per_epoch(config)))

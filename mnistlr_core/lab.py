@@ -5,8 +5,8 @@ Reading never starts anything; submitting, fetching and `start` bring the engine
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -19,11 +19,12 @@ from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import RunConfig
 from mnistlr_core.engine import Engine
 from mnistlr_core.errors import ArtifactDamaged, ArtifactMissing
-from mnistlr_core.estimate import estimate_seconds
+from mnistlr_core.estimate import Workload, estimate_seconds, workload
 from mnistlr_core.evaluation import Predictions
-from mnistlr_core.records import EpochRow, Outcome, Run, Submission, TestRow
+from mnistlr_core.records import EpochRow, Evidence, Outcome, Run, Submission, TestRow
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
+from mnistlr_core.survey import Division, Survey, divide, survey
 
 __all__ = ["Lab", "Preview"]
 
@@ -50,6 +51,8 @@ class Lab:
         self._engine = Engine(self.settings, self._store)
         self._predictions = lru_cache(maxsize=32)(self._read_predictions)
         self._dataset = lru_cache(maxsize=8)(self._open_dataset)
+        self._survey = lru_cache(maxsize=8)(self._make_survey)
+        self._division = lru_cache(maxsize=32)(self._make_division)
 
     def start(self) -> None:
         """Bring the engine up in the background, so that the first run needs not wait for it."""
@@ -93,6 +96,18 @@ class Lab:
 
     def history(self, run_id: str) -> tuple[EpochRow, ...]:
         return self._store.history(run_id)
+
+    def evidence(self, configs: Sequence[RunConfig]) -> dict[str, Evidence]:
+        """Those of the configurations' runs that exist, with their histories, by id: two queries for any number."""
+        runs = self._store.find([config.short_id for config in configs])
+        histories = self._store.histories(list(runs))
+        return {run_id: Evidence(run, histories[run_id]) for run_id, run in runs.items()}
+
+    def workload(self, configs: Sequence[RunConfig], runs: Mapping[str, Evidence]) -> Workload:
+        """How far the runs of `configs` have come together, and how long the rest of them will take."""
+        found = {run_id: evidence.run for run_id, evidence in runs.items()}
+        work = workload(configs, found, self._store.speeds())
+        return replace(work, seconds=work.seconds / self.settings.workers) if work.seconds is not None else work
 
     def step_losses(self, run_id: str) -> NDArray[np.float32]:
         """The training loss of every step so far, float32 [steps]."""
@@ -142,6 +157,29 @@ class Lab:
 
     def _open_dataset(self, name: str) -> data.Dataset:
         return data.load(name, self.settings.prepared)
+
+    def origin(self, name: str) -> data.Origin:
+        """Where a prepared data set is and where it came from. Raises DatasetMissing, DatasetDamaged."""
+        return data.origin(name, self.settings.prepared)
+
+    def survey(self, name: str) -> Survey:
+        """What a data set's training images look like, found out once. Raises DatasetMissing, DatasetDamaged."""
+        return self._survey(name)
+
+    def _make_survey(self, name: str) -> Survey:
+        return survey(self.dataset(name))
+
+    def division(self, name: str, valid_fraction: float) -> Division:
+        """What each image is for, with this share for validation.
+
+        Raises DatasetMissing, DatasetDamaged, and ConfigError for a share out of its range.
+        """
+        return self._division(name, valid_fraction)
+
+    def _make_division(self, name: str, valid_fraction: float) -> Division:
+        opened = self.dataset(name)
+        classes = len(opened.info.classes)
+        return divide(opened.train_labels, opened.test_labels, classes=classes, valid_fraction=valid_fraction)
 
     def dataset_status(self, name: str) -> data.DatasetStatus:
         return data.status(name, self.settings.prepared)

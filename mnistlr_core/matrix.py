@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from mnistlr_core.charts import PALETTE, in_page_colour
+from mnistlr_core.charts import PALETTE, in_page_colour, new_figure
 
 __all__ = ["confusion_figure", "picked_cell"]
 
@@ -45,7 +45,7 @@ def confusion_figure(
     right = np.where(np.eye(c, dtype=bool), np.float32(0), np.float32("nan"))
     cells = [(actual, predicted) for actual in range(c) for predicted in range(c)]
 
-    figure = go.Figure()
+    figure = new_figure()
     heat = {"xgap": 2, "ygap": 2, "showscale": False, "hoverinfo": "skip"}
     figure.add_heatmap(z=right, colorscale=NEUTRAL, zmin=0, zmax=1, **heat)
     top = float(wrong[np.isfinite(wrong)].max(initial=0)) or 1.0

@@ -8,44 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from mnistlr_core.config import Inputs, RunConfig
+from mnistlr_core.config import RunConfig
 from mnistlr_core.errors import ArtifactDamaged
 
-__all__ = ["Affine", "affine", "build", "initial_layers", "load_weights", "save_weights"]
-
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """`pixel * scale + shift`: every input scaling is one of these."""
-
-    scale: float
-    shift: float
-
-
-def affine(inputs: Inputs, *, mean: float, std: float) -> Affine:
-    """The scaling of a pixel in 0..255.
-
-    Args:
-        mean: mean of the training pixels over 255, used by `standardised` only.
-        std: their standard deviation, likewise.
-    """
-    match inputs:
-        case Inputs.UNIT:
-            return Affine(1 / 255, 0.0)
-        case Inputs.SYMMETRIC:  # Normalize(0.5, 0.5)
-            return Affine(2 / 255, -1.0)
-        case Inputs.SYMMETRIC_TWICE:  # the same once more: (x - 0.5) * 2
-            return Affine(4 / 255, -3.0)
-        case Inputs.STANDARDISED:
-            return Affine(1 / (255 * std), -mean / std)
-        case Inputs.RAW:
-            return Affine(1.0, 0.0)
+__all__ = ["build", "initial_layers", "load_weights", "save_weights"]
 
 
 def initial_layers(sizes: Sequence[tuple[int, int]], generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:

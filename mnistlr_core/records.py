@@ -7,7 +7,19 @@ from enum import StrEnum
 
 from mnistlr_core.config import RunConfig
 
-__all__ = ["Claim", "EpochRow", "Outcome", "Result", "Run", "RunState", "Speed", "Submission", "TestRow", "best_epoch"]
+__all__ = [
+    "Claim",
+    "EpochRow",
+    "Evidence",
+    "Outcome",
+    "Result",
+    "Run",
+    "RunState",
+    "Speed",
+    "Submission",
+    "TestRow",
+    "best_epoch",
+]
 
 
 class RunState(StrEnum):
@@ -91,6 +103,14 @@ class EpochRow:
     valid_accuracy: float | None
     test_loss: float | None
     test_accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A run and its history."""
+
+    run: Run
+    history: tuple[EpochRow, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mnistlr_core.articles import Claimed, Relation
 from mnistlr_core.charts import Floats, RunCurves
 from mnistlr_core.evaluation import most_confused
+from mnistlr_core.records import RunState
+from mnistlr_core.verdicts import Assessment, Measured, Verdict, measured
 
-__all__ = ["confusion_sentence", "curves_sentence"]
+__all__ = ["confusion_sentence", "curves_sentence", "measured_words", "verdict_sentence"]
 
 TREND = 0.002  # accuracy; a smaller change over three epochs is called no change
 
@@ -87,6 +90,61 @@ def _trend(curves: RunCurves, epochs: NDArray[np.int_], accuracy: Floats) -> str
     if best == len(accuracy) - 1:
         return "its best so far, though it still wavers from epoch to epoch"
     return f"its best was {_percent(accuracy[best])} after {epochs[best]}, and no trend is clear since"
+
+
+def measured_words(figure: Measured, *, loss: bool = False) -> str:
+    """Mean and spread: `83.00 % ± 0.48`, `1.965 ± 0.101`."""
+    scale, digits, unit = (1, 3, "") if loss else (100, 2, " %")
+    spread = "" if figure.spread is None else f" ± {scale * figure.spread:.{digits}f}"
+    return f"{scale * figure.mean:.{digits}f}{unit}{spread}"
+
+
+def verdict_sentence(assessment: Assessment) -> str:
+    """What we say of an article: its verdict, the reason, and the change that makes the difference."""
+    if not assessment.runs[0] or not any(assessment.runs):
+        return "Not measured yet."
+    if not assessment.complete:
+        finished = sum(evidence.run.state is RunState.FINISHED for evidence in assessment.runs[0])
+        return f"{finished} of {assessment.seeds} seeds measured so far."
+    if assessment.verdict is None:
+        tests = [evidence.run.test.accuracy for evidence in assessment.runs[0] if evidence.run.test]
+        reached = measured(tests)
+        gives = "The article gives no figure" if not assessment.recipe.claims else "The article's figures are of MNIST"
+        return f"{gives}. Here: test accuracy {measured_words(reached)}." if reached else f"{gives}."
+    printed = assessment.checks[0]
+    words = [f"{assessment.verdict.value.capitalize()}."]
+    if assessment.verdict is Verdict.HOLDS:
+        words.append(f"The mean of {assessment.seeds} seeds gives what the article says.")
+    else:
+        worst = [(check.claim, check.measured) for check in printed if check.verdict is assessment.verdict]
+        words.append(max((_miss(claim, figure) for claim, figure in worst if figure), key=lambda miss: miss[0])[1])
+    for variant, checks in zip(assessment.recipe.variants, assessment.checks[1:], strict=True):
+        for check in checks:
+            before = next(one for one in printed if one.claim is check.claim)
+            if check.verdict and check.measured and check.verdict is not before.verdict:
+                words.append(
+                    f"With {variant.title}, “{check.claim.words}” {check.verdict}: "
+                    f"{measured_words(check.measured, loss=check.claim.figure == 'train_loss')}. {variant.reason}"
+                )
+    return " ".join(words)
+
+
+def _miss(claim: Claimed, figure: Measured) -> tuple[float, str]:
+    """By how many tolerances a claim is missed; a sentence that says by how much, and whether seeds explain it."""
+    off = abs(figure.mean - claim.value)
+    loss = claim.figure == "train_loss"
+    missed, claimed = (
+        (f"{off:.3f}", f"{claim.value:g}") if loss else (f"{100 * off:.1f} points", f"{100 * claim.value:g} %")
+    )
+    side = "above" if figure.mean > claim.value else "below"
+    bound = {Relation.ABOUT: "", Relation.ABOVE: "more than ", Relation.BELOW: "at most "}[claim.relation]
+    seeds = (
+        ", but seeds differ enough for one of them to give that"
+        if off <= figure.noise
+        else "; seeds alone do not explain that"
+    )
+    sentence = f"The mean of {figure.n} seeds lies {missed} {side} the {bound}{claimed} that it claims{seeds}."
+    return off / claim.tolerance, sentence
 
 
 def _percent(share: float | np.floating[Any]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,6 +100,23 @@ class Store:
         query = sa.select(*columns).where(schema.epochs.c.run_id == run_id).order_by(schema.epochs.c.epoch)
         with self.reading() as db:
             return tuple(EpochRow(*row) for row in db.execute(query))
+
+    def find(self, run_ids: Sequence[str]) -> dict[str, Run]:
+        """Those of the runs that exist, by their whole ids."""
+        with self.reading() as db:
+            rows = db.execute(sa.select(schema.runs).where(schema.runs.c.id.in_(run_ids)))
+            return {row.id: _run(row) for row in rows}
+
+    def histories(self, run_ids: Sequence[str]) -> dict[str, tuple[EpochRow, ...]]:
+        """The finished epochs of several runs, by their whole ids; empty for a run without any."""
+        table = schema.epochs
+        columns = [table.c[name] for name in EpochRow.__dataclass_fields__]
+        query = sa.select(table.c.run_id, *columns).where(table.c.run_id.in_(run_ids)).order_by(table.c.epoch)
+        found: dict[str, list[EpochRow]] = {run_id: [] for run_id in run_ids}
+        with self.reading() as db:
+            for run_id, *values in db.execute(query):
+                found[run_id].append(EpochRow(*values))
+        return {run_id: tuple(rows) for run_id, rows in found.items()}
 
     def step_losses(self, run_id: str) -> NDArray[np.float32]:
         """The training loss of every step so far, float32 [steps]."""

@@ -22,8 +22,9 @@ from torch import Tensor
 from mnistlr_core.batches import Block, Gatherer, ImageSet, read_blocks
 from mnistlr_core.config import RunConfig, TestWatch
 from mnistlr_core.errors import EngineUnavailable
-from mnistlr_core.models import affine, initial_layers
+from mnistlr_core.models import initial_layers
 from mnistlr_core.optimizers import MemberOptimizer
+from mnistlr_core.scaling import affine
 
 __all__ = [
     "EXPLODED",

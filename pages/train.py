@@ -9,8 +9,8 @@ frame.require()
 lab = frame.lab()
 
 try:
-    run = lab.run(st.query_params["run"]) if "run" in st.query_params else None
-    missing = None
+    asked = form.asked_run()
+    run, missing = lab.run(asked) if asked else None, None
 except RunNotFound as error:
     run, missing = None, str(error)
 except MnistlrError as error:
@@ -24,6 +24,6 @@ with stage:
     if missing:
         st.warning(f"{missing[0].upper()}{missing[1:]}. Choose values and press Train.", icon=":material/link_off:")
     if run is None:
-        run_view.show_empty(lab)
+        run_view.show_empty(lab, form.chosen_recipe())
     else:
-        run_view.show(lab, run)
+        run_view.show(lab, run, form.chosen_recipe())

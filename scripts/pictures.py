@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mnistlr_core import fetch
+from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import RunConfig, parse_config
 from mnistlr_core.download import LAYOUTS
 from mnistlr_core.lab import Lab
@@ -104,6 +105,12 @@ def _with_data(browser: Browser, scratch: Path, prepared: Path, *, dataset: str,
             Scene("train-failed", links["failed"], "Failed."),
             Scene("train-bad-input", f"/?{urlencode({'learning_rate': 'fast', 'seed': -1})}", "must be a number"),
             Scene("train-unknown-run", "/?run=0123456789ab", "There is no run"),
+            Scene("train-recipe", "/?recipe=sigmoid-mlp&inputs=unit", "Differs in"),
+            Scene("articles", "/articles", "Five articles, checked"),
+            *(
+                Scene(f"data-{name}", f"/data?{urlencode({'data_set': DATASETS[shown].title})}", "Data sets")
+                for name, shown in {"digits": "digits", dataset: dataset, "missing": "fashion-mnist"}.items()
+            ),
         ]
         for scene in scenes:
             _shoot(browser, server, options, scene)

@@ -12,6 +12,7 @@ import pytest
 
 from mnistlr_core import fetch
 from mnistlr_core.settings import Settings
+from mnistlr_core.store import Store
 
 MNIST_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -69,3 +70,24 @@ def settings(tmp_path: Path, digits: Path) -> Settings:
     settings = Settings(home=tmp_path / "home", data=tmp_path / "no-data", device="cpu")
     shutil.copytree(digits, settings.prepared)
     return settings
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[Store]:
+    opened = Store(settings.database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def no_engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The pages' lab has this test's home, and starts nothing."""
+    import streamlit as st  # most tests can do without its second
+
+    monkeypatch.setenv("MNISTLR_HOME", str(settings.home))
+    monkeypatch.setenv("MNISTLR_DATA", str(settings.data))
+    monkeypatch.setattr("mnistlr_core.engine.Engine.start", lambda self: None)
+    monkeypatch.setattr("mnistlr_core.lab.Lab.fetching", lambda self, name: False)
+    st.cache_resource.clear()
+    yield
+    st.cache_resource.clear()

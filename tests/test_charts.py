@@ -299,3 +299,27 @@ def test_charts_load_neither_torch_nor_plotly_express() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+HALF_LOADED = """
+import importlib.abc, sys, threading
+
+class Slow(importlib.abc.MetaPathFinder):
+    begun, go_on = threading.Event(), threading.Event()
+    def find_spec(self, name, path, target=None):
+        if name == "pandas._config":  # pandas is in sys.modules by now, and has nothing in it yet
+            self.begun.set()
+            self.go_on.wait(60)
+
+from mnistlr_core.charts import new_figure
+sys.meta_path.insert(0, Slow())
+threading.Thread(target=__import__, args=("pandas",)).start()
+assert Slow.begun.wait(60)
+threading.Timer(0.5, Slow.go_on.set).start()
+new_figure({"xaxis": {"range": [0, 5]}})
+"""
+
+
+def test_a_figure_is_drawn_while_another_thread_is_importing_pandas() -> None:
+    done = subprocess.run([sys.executable, "-c", HALF_LOADED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

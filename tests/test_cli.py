@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mnistlr_core.articles import RECIPES, article_configs
 from mnistlr_core.config import fields, parse_config
 from mnistlr_core.lab import Lab
 from mnistlr_core.records import RunState
@@ -26,13 +28,14 @@ CONTRACT = {
     *("id", "digest", "state", "cached", "config", "history", "best", "test"),
     *("seconds", "images_per_second", "device", "attempts"),
 }
+CLAIM = {"words", "figure", "epochs", "value", "tolerance", "relation"}
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Iterator[Lab]:
     """A lab whose cluster is up, as the dashboard's would be: the commands join it and need no torch of their own."""
     settings = Settings(home=tmp_path_factory.mktemp("cli"), data=digits / "none", device="cpu")
-    settings.prepared.symlink_to(digits)
+    shutil.copytree(digits, settings.prepared)
     with pytest.MonkeyPatch.context() as patch, closing(Lab(settings)) as opened:
         patch.setenv("MNISTLR_MIRROR", "http://127.0.0.1:9/")
         opened.start()
@@ -132,6 +135,52 @@ def test_data_sets_are_told_of_and_fetched(lab: Lab) -> None:
     assert run(lab, "data", "fetch", "imagenet").returncode == 2
 
 
+def test_recipes_are_listed_with_their_claims(lab: Lab) -> None:
+    listed = run(lab, "recipes").stdout
+    assert all(id in listed for id in RECIPES)
+    assert "82 % test accuracy after 3,000 iterations" in listed
+    (first, *others) = json.loads(run(lab, "recipes", "--json").stdout)["recipes"]
+    assert [first["id"], *(recipe["id"] for recipe in others)] == list(RECIPES)
+    assert parse_config(first["config"]) == RECIPES[first["id"]].config
+    assert set(first["claims"][0]) == CLAIM
+
+
+def test_a_recipe_is_trained_with_the_values_that_are_given_besides(lab: Lab) -> None:
+    given = ["--recipe", "kaggle-raw-pixels", "--dataset", "digits", "--epochs", "2", "--json"]
+    trained = json.loads(run(lab, "train", *given).stdout)
+    assert parse_config(trained["config"]) == RECIPES["kaggle-raw-pixels"].config.replace(dataset="digits", epochs=2)
+    refused = run(lab, "train", "--recipe", "nope")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("recipe: must be one of towards-data-science")
+
+
+def test_articles_are_trained_where_they_are_missing_and_measured(lab: Lab) -> None:
+    first = run(lab, "articles", "--seeds", "2", "--dataset", "digits", "--json")
+    assert first.returncode == 0, first.stderr
+    said = json.loads(first.stdout)
+    assert said["trained"] == len(article_configs(2, "digits"))
+    assert [article["id"] for article in said["articles"]] == list(RECIPES)
+    for article in said["articles"]:
+        assert len(article["test_accuracy"]) == 2
+        assert article["verdict"] is None  # claims are about MNIST
+    again = run(lab, "articles", "--seeds", "2", "--dataset", "digits", "--json")
+    assert json.loads(again.stdout)["trained"] == 0
+    assert json.loads(again.stdout)["articles"] == said["articles"]
+    assert "The article's figures are of MNIST" in run(lab, "articles", "--seeds", "2", "--dataset", "digits").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_stops_all_of_the_articles(lab: Lab) -> None:
+    with start(lab, "articles", "--seeds", "9", "--dataset", "digits", "--json") as process:
+        wanted = {config.short_id for config in article_configs(9, "digits")}
+        eventually(lambda: len({run.id for run in lab.runs()} & wanted) == len(wanted), what="all are asked for")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 4
+    assert json.loads(output)["seeds"] == 9
+    assert not any(run.state.active for run in lab.runs())
+
+
 def test_the_doctor_looks_at_everything(lab: Lab) -> None:
     said = run(lab, "doctor")
     assert "ok   engine: trains on CPU" in said.stdout
@@ -140,8 +189,8 @@ def test_the_doctor_looks_at_everything(lab: Lab) -> None:
 
 def test_a_lab_of_its_own_is_started_and_ended(tmp_path: Path, digits: Path) -> None:
     settings = Settings(home=tmp_path / "alone", data=digits / "none", device="cpu")
-    settings.prepared.parent.mkdir()
-    settings.prepared.symlink_to(digits)
+
+    shutil.copytree(digits, settings.prepared)
     environment = os.environ | {"MNISTLR_HOME": str(settings.home), "MNISTLR_DATA": str(settings.data)}
     command = [sys.executable, "-m", "mnistlr_core", "train", *DIGITS, "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,8 +31,7 @@ LONG = {"dataset": "digits", "architecture": "mlp", "hidden": "512", "batch_size
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Settings:
     settings = Settings(home=tmp_path_factory.mktemp("engine"), data=digits / "none", device="cpu")
-    settings.prepared.parent.mkdir(exist_ok=True)
-    settings.prepared.symlink_to(digits)
+    shutil.copytree(digits, settings.prepared)
     return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnistlr_core import estimate
+from mnistlr_core.articles import seeded
 from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import RunConfig, parse_config
 from mnistlr_core.data import split
-from mnistlr_core.estimate import estimate_seconds, shape_of, step_flops, steps_per_epoch
-from mnistlr_core.records import Speed
+from mnistlr_core.estimate import estimate_seconds, shape_of, step_flops, steps_per_epoch, workload
+from mnistlr_core.records import RunState, Speed
+from tests.evidence import evidence
 
 configs = st.fixed_dictionaries(
     {
@@ -35,7 +38,7 @@ measured = st.lists(
 
 
 def test_exactly_the_public_names_are_exported() -> None:
-    assert estimate.__all__ == ["estimate_seconds", "shape_of", "step_flops", "steps_per_epoch"]
+    assert estimate.__all__ == ["Workload", "estimate_seconds", "shape_of", "step_flops", "steps_per_epoch", "workload"]
 
 
 @given(configs)
@@ -155,3 +158,29 @@ def flops_of(config: RunConfig) -> float:
 def split_size(config: RunConfig) -> int:
     size = DATASETS[config.dataset].train_size
     return len(split(size, valid_fraction=config.valid_fraction, train_fraction=config.train_fraction).train)
+
+
+def test_a_workload_sums_up_by_the_time_that_each_run_takes() -> None:
+    quick, slow = parse_config({"epochs": 1}), parse_config({"epochs": 3})
+    speeds = [Speed(shape_of(quick), 1.0, 0.01)]
+    steps = steps_per_epoch(quick)
+    half = evidence(slow, 0.5).run
+    half = replace(half, state=RunState.RUNNING, step=3 * steps // 2)
+    work = workload([quick, slow], {half.id: half}, speeds)
+    assert (work.total, work.answered, work.active, work.missing) == (2, 0, 1, 1)
+    assert work.share == pytest.approx(1.5 / 4)
+    assert work.seconds == pytest.approx(0.01 * steps * 2.5)
+    assert workload([quick, slow], {}, []).seconds is None
+    assert workload([quick, slow], {half.id: half}, []).share == pytest.approx(1.5 / 4)
+    assert workload([], {}, []).share == 1.0
+
+
+@given(st.lists(st.sampled_from(RunState), min_size=1, max_size=6))
+def test_every_run_is_answered_active_or_missing(states: list[RunState]) -> None:
+    runs = [evidence(config, 0.5).run for config in seeded(parse_config({}), len(states))]
+    found = {run.id: replace(run, state=state) for run, state in zip(runs, states, strict=True)}
+    work = workload([run.config for run in runs], found, [])
+    assert work.answered == sum(state.answered for state in states)
+    assert work.active == sum(state.active for state in states)
+    assert work.missing == sum(state in (RunState.STOPPED, RunState.FAILED) for state in states)
+    assert 0 <= work.share <= 1

@@ -14,7 +14,8 @@ from mnistlr_core import models
 from mnistlr_core.batches import ImageSet
 from mnistlr_core.config import Inputs, RunConfig, parse_config
 from mnistlr_core.errors import ArtifactDamaged
-from mnistlr_core.models import affine, build, initial_layers, load_weights, save_weights
+from mnistlr_core.models import build, initial_layers, load_weights, save_weights
+from mnistlr_core.scaling import affine
 from mnistlr_core.training import Cohort, TrainingData
 
 pytestmark = pytest.mark.usefixtures("torch_threads")
@@ -31,7 +32,7 @@ MODELS = {
 
 
 def test_exactly_the_public_names_are_exported() -> None:
-    assert models.__all__ == ["Affine", "affine", "build", "initial_layers", "load_weights", "save_weights"]
+    assert models.__all__ == ["build", "initial_layers", "load_weights", "save_weights"]
 
 
 def to_tensor(pixels: Tensor) -> Tensor:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mnistlr_core.articles import RECIPES, Recipe, seeded
 from mnistlr_core.charts import RunCurves, curves
-from mnistlr_core.sentences import confusion_sentence, curves_sentence
+from mnistlr_core.records import Evidence
+from mnistlr_core.sentences import confusion_sentence, curves_sentence, measured_words, verdict_sentence
+from mnistlr_core.verdicts import Measured, assess
+from tests.evidence import article_runs, evidence
 from tests.test_charts import DIGITS, NAN, row, run
 
 
@@ -78,3 +82,54 @@ def test_the_matrix_in_words() -> None:
     assert confusion_sentence(counts * 0, DIGITS) == "No image has been classified yet."
     counts[4, 9], counts[7, 9], counts[5, 3], counts[0, 1] = 51, 37, 36, 1
     assert confusion_sentence(counts, DIGITS) == "Most confused: 4 read as 9 (51 times), 7 as 9 (37), 5 as 3 (36)."
+
+
+@pytest.mark.parametrize(
+    ("figure", "loss", "words"),
+    [
+        (Measured(0.83004, 0.00484, 3), False, "83.00 % ± 0.48"),
+        (Measured(1.96513, 0.1013, 3), True, "1.965 ± 0.101"),
+        (Measured(0.9795, None, 1), False, "97.95 %"),
+    ],
+)
+def test_a_measured_figure_has_its_spread(figure: Measured, loss: bool, words: str) -> None:
+    assert measured_words(figure, loss=loss) == words
+
+
+def test_a_verdict_names_the_miss_the_noise_and_the_change_that_helps() -> None:
+    recipe = RECIPES["sigmoid-mlp"]
+    printed = article_runs(recipe, [0.952, 0.953, 0.954])
+    assert said(recipe, {}) == "Not measured yet."
+    assert said(recipe, dict(list(printed.items())[:2])) == "2 of 3 seeds measured so far."
+    missed = "Does not hold. The mean of 3 seeds lies 2.6 points below the 97.88 % that it claims; seeds alone do not"
+    assert said(recipe, printed) == f"{missed} explain that."
+    plain = {
+        config.short_id: evidence(config, value, test=value, early=value)
+        for config, value in zip(seeded(recipe.variant(1), 3), [0.978, 0.979, 0.980], strict=True)
+    }
+    better = "With plain pixels/255, “97.88 % test accuracy” holds: 97.90 % ± 0.10."
+    assert said(recipe, printed | plain) == f"{missed} explain that. {better} {recipe.variants[0].reason}"
+    # The change is not said to help where it doesn't.
+    worse = {id: evidence(one.run.config, 0.9, test=0.9) for id, one in plain.items()}
+    assert said(recipe, printed | worse) == f"{missed} explain that."
+
+
+def test_a_verdict_says_when_seeds_explain_the_miss() -> None:
+    recipe = RECIPES["towards-data-science"]
+    assert said(recipe, article_runs(recipe, [0.70, 0.85, 0.75])) == (
+        "Holds roughly. The mean of 3 seeds lies 5.3 points below the 82 % that it claims, but seeds differ enough for "
+        "one of them to give that."
+    )
+    assert said(recipe, article_runs(recipe, [0.82, 0.83, 0.82])) == (
+        "Holds. The mean of 3 seeds gives what the article says."
+    )
+
+
+def test_without_claims_the_figure_is_said_alone() -> None:
+    recipe = RECIPES["sigmoid-output"]
+    runs = article_runs(recipe, [0.86, 0.87, 0.88])
+    assert said(recipe, runs) == "The article gives no figure. Here: test accuracy 87.00 % ± 1.00."
+
+
+def said(recipe: Recipe, runs: dict[str, Evidence]) -> str:
+    return verdict_sentence(assess(recipe, runs, seeds=3))

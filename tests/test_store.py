@@ -398,6 +398,17 @@ def test_a_place_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> None
         Store(f"sqlite:///{tmp_path / 'file' / 'store.db'}")
 
 
+def test_several_runs_and_their_histories_come_at_once(store: Store, attempts: Attempts) -> None:
+    first, second = claimed(store, attempts), claimed(store, attempts, CONFIG.replace(seed=1))
+    for epoch in (1, 2):
+        attempts.progress(first, step=epoch, seconds=1.0, images_per_second=None, history=[(row(epoch), epoch, 1.0)])
+    ids = [first.run_id, second.run_id, "0123456789ab"]
+    assert store.find(ids) == {run_id: store.run(run_id) for run_id in ids[:2]}
+    assert store.histories(ids) == {first.run_id: (row(1), row(2)), second.run_id: (), ids[2]: ()}
+    assert store.find([]) == {}
+    assert store.histories([]) == {}
+
+
 def claimed(store: Store, attempts: Attempts, config: RunConfig = CONFIG, ticket: str | None = None) -> Claim:
     run_id = store.submit(config).run_id
     claim = attempts.claim(run_id, ticket or f"{run_id}-1")

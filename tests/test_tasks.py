@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,13 @@ from mnistlr_core.attempts import Attempts
 from mnistlr_core.config import RunConfig, parse_config
 from mnistlr_core.data import load
 from mnistlr_core.errors import FenceLost
-from mnistlr_core.models import affine, build, load_weights
+from mnistlr_core.models import build, load_weights
 from mnistlr_core.records import EpochRow, Run, RunState
+from mnistlr_core.scaling import affine
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
 
 LINEAR = {"dataset": "digits", "epochs": 4, "learning_rate": 0.1, "batch_size": 32}
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = Store(settings.database)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

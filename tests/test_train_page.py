@@ -3,45 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from mnistlr_core import data, tasks
-from mnistlr_core.attempts import Attempts
+from mnistlr_core.articles import RECIPES, Recipe
 from mnistlr_core.config import fields, parse_config
 from mnistlr_core.data import DatasetState
-from mnistlr_core.lab import Lab
-from mnistlr_core.records import Claim, Run, RunState
+from mnistlr_core.records import RunState
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
+from pages.parts import form
+from tests.pages import claimed, progress, show, text_of, trained
 
-APP = str(Path(__file__).parents[1] / "app.py")
+pytestmark = pytest.mark.usefixtures("no_engine")
+
 DIGITS = {"dataset": "digits", "epochs": 3, "batch_size": 32, "learning_rate": 0.1}
-
-
-@pytest.fixture(autouse=True)
-def no_engine(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The page's lab has this test's home, and starts nothing."""
-    monkeypatch.setenv("MNISTLR_HOME", str(settings.home))
-    monkeypatch.setenv("MNISTLR_DATA", str(settings.data))
-    monkeypatch.setattr("mnistlr_core.engine.Engine.start", lambda self: None)
-    monkeypatch.setattr(Lab, "fetching", lambda self, name: False)
-    st.cache_resource.clear()
-    yield
-    st.cache_resource.clear()
-
-
-@pytest.fixture
-def store(settings: Settings) -> Iterator[Store]:
-    opened = Store(settings.database)
-    yield opened
-    opened.close()
 
 
 def test_a_newcomer_sees_what_this_is_and_what_to_press() -> None:
@@ -233,40 +210,49 @@ def test_earlier_runs_are_offered_to_a_newcomer(settings: Settings, store: Store
     assert link.proto.query_string == f"run={run.id}"
 
 
-def show(**query: Any) -> AppTest:
-    """The app as a link opens it."""
-    page = AppTest.from_file(APP, default_timeout=30)
-    for name, value in query.items():
-        page.query_params[name] = str(value)
-    page.run()
-    assert not page.exception, page.exception[0].message
-    return page
+def test_a_recipe_fills_the_whole_form_and_every_change_is_named() -> None:
+    page = show()
+    page.selectbox(key="recipe").set_value("sigmoid-mlp").run()
+    assert "Exactly as the article has it" in text_of(page)
+    assert "The article says: 97.88 % test accuracy" in text_of(page)
+    page.selectbox(key="inputs").set_value("unit").run()
+    assert "Differs in **Pixel scaling** [0, 1] (article: [-3, 1])." in text_of(page)
+    page.selectbox(key="epochs").set_value("5").run()  # the default of the form, but not of the recipe
+    assert "**Epochs** 5 (article: 10)" in text_of(page)
+    page.button(key="as_printed").click().run()
+    assert "Exactly as the article has it" in text_of(page)
+    page.button(key="train").click().run()
+    assert page.query_params["run"] == RECIPES["sigmoid-mlp"].config.short_id
 
 
-def text_of(page: AppTest) -> str:
-    """All that is said on the page, line by line."""
-    said = [
-        str(getattr(element, "value", ""))
-        for kind in ("markdown", "caption", "warning", "error", "info")
-        for element in page.get(kind)
-    ]
-    return "\n".join([*said, *(element.proto.text for element in page.get("progress"))])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=list(RECIPES))
+def test_a_link_to_a_recipe_trains_what_the_article_trains(recipe: Recipe, store: Store) -> None:
+    page = show(recipe=recipe.id)
+    assert recipe.teaches in text_of(page)
+    page.button(key="train").click().run()
+    assert store.run(page.query_params["run"]).config == recipe.config
 
 
-def claimed(store: Store, config: Any) -> tuple[Claim, Attempts]:
-    attempts = Attempts(store)
-    run_id = store.submit(config).run_id
-    claim = attempts.claim(run_id, f"{run_id}-1")
-    assert claim is not None
-    return claim, attempts
+def test_what_a_link_says_besides_the_recipe_wins(store: Store) -> None:
+    page = show(**form.link(RECIPES["zero-to-gans"], {"learning_rate": 0.1, "inputs": "standardised", "epochs": 3}))
+    page.button(key="train").click().run()
+    config = RECIPES["zero-to-gans"].config.replace(learning_rate=0.1, inputs="standardised", epochs=3)
+    assert store.run(page.query_params["run"]).config == config
 
 
-def progress(attempts: Attempts, claim: Claim, *, steps: int, first: int = 1) -> None:
-    losses = np.linspace(2, 1, steps).astype(np.float32)
-    attempts.progress(claim, step=first + steps - 1, seconds=2.0, images_per_second=1000.0, losses=[(first, losses)])
+def test_without_the_recipe_the_form_is_as_usual_again() -> None:
+    page = show(recipe="kaggle-raw-pixels")
+    assert page.selectbox(key="inputs").value == "raw"
+    page.selectbox(key="recipe").set_value(None).run()
+    assert page.selectbox(key="inputs").value == "unit"
+    assert "article" not in text_of(page)
 
 
-def trained(settings: Settings, store: Store, values: dict[str, Any]) -> Run:
-    run_id = store.submit(parse_config(values)).run_id
-    tasks.train(settings.model_dump_json(), run_id, f"{run_id}-1")
-    return store.run(run_id)
+def test_coming_back_by_the_menu_shows_the_run_that_was_left(settings: Settings, store: Store) -> None:
+    run = trained(settings, store, DIGITS)
+    page = show(run=run.id)
+    page.switch_page("pages/articles.py").run()
+    page.query_params.clear()  # as the menu's links do
+    page.switch_page("pages/train.py").run()
+    assert "Most confused" in text_of(page)
+    assert page.selectbox(key="batch_size").value == "32"

@@ -6,21 +6,23 @@ through `parse_config`, which reports every problem in words.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
+from mnistlr_core.articles import RECIPES, Recipe
 from mnistlr_core.catalogue import DATASETS
-from mnistlr_core.config import Architecture, Optimizer, RunConfig, Spec, TestWatch, fields, parse_config
-from mnistlr_core.data import DatasetState, DatasetStatus
+from mnistlr_core.config import Architecture, Optimizer, RunConfig, TestWatch, parse_config
+from mnistlr_core.data import DatasetState
 from mnistlr_core.errors import ConfigError
 from mnistlr_core.lab import Lab
 from mnistlr_core.records import Outcome, Run
+from pages.parts import fetching, fields, frame
 from pages.parts.words import duration, percent
 
-__all__ = ["fill", "show"]
+__all__ = ["asked_run", "chosen_recipe", "fill", "link", "show"]
 
-_SPECS = {spec.name: spec for spec in fields()}
 _RATES = {Optimizer.SGD.value: "0.03", Optimizer.ADAM.value: "0.001", Optimizer.ADAGRAD.value: "0.01"}
 """A learning rate that works for each optimizer; the field's help names them too."""
 
@@ -28,38 +30,101 @@ _RATES = {Optimizer.SGD.value: "0.03", Optimizer.ADAM.value: "0.001", Optimizer.
 def show(lab: Lab, run: Run | None) -> None:
     """Draw the form, and below it what pressing Train would come to, Train and Stop.
 
-    A link that names a run fills the form with the run's values; those in the link itself win.
+    A link that names a run fills the form with the run's values; those in the link itself win. With a recipe the
+    widgets' defaults are the recipe's, so that a link holds the recipe and what differs from it.
     """
-    if run is not None and st.session_state.get("_filled_from") != run.id:
+    if run is not None and (frame.arrived() or st.session_state.get("_filled_from") != run.id):
         st.session_state["_filled_from"] = run.id
         fill(run.config)
     _read_plain_links()
     with st.container(border=True, key="form"):
+        recipe = _recipe()
+        base = recipe.config if recipe else RunConfig()
         # In containers, so that what comes and goes in them doesn't move "More" to another place, which would shut it.
         with st.container():
-            _dataset(lab)
+            _dataset(lab, base)
         with st.container():
-            _choice("architecture")
+            fields.choice("architecture", base)
             if st.session_state["architecture"] == Architecture.MLP.value:
-                _text("hidden")
-        _choice("optimizer", on_change=_suggest_rate)
+                fields.text("hidden", base)
+        fields.choice("optimizer", base, on_change=_suggest_rate)
         with st.grid(2, min_column_width=110):
             for name in ("learning_rate", "batch_size", "epochs", "valid_fraction"):
-                _number(name)
+                fields.number(name, base)
         with st.expander("More"):
-            _select("inputs")
+            fields.select("inputs", base)
             if st.session_state["optimizer"] == Optimizer.SGD.value:
-                _number("momentum")
+                fields.number("momentum", base)
                 if str(st.session_state.get("momentum", "0")) != "0":
-                    _flag("nesterov")
-            _number("weight_decay")
-            _flag("output_sigmoid")
-            _number("train_fraction")
-            _select("test_watch")
+                    fields.flag("nesterov", base)
+            fields.number("weight_decay", base)
+            fields.flag("output_sigmoid", base)
+            fields.number("train_fraction", base)
+            fields.select("test_watch", base)
             if st.session_state["test_watch"] == TestWatch.STEPS.value:
-                _text("test_watch_steps")
-            _text("seed")
-        _act(lab, run)
+                fields.text("test_watch_steps", base)
+            fields.text("seed", base)
+        _act(lab, run, recipe)
+
+
+def asked_run() -> str | None:
+    """The run that the URL names; on coming back by the menu, the one that was shown before.
+
+    The menu's link names no value at all at first; the browser puts those of the form back a moment later.
+    """
+    others = {name: value for name, value in st.query_params.to_dict().items() if name != "run"}
+    left_with, left = st.session_state.get("_left", (None, None))
+    if "run" not in st.query_params and left and frame.arrived() and others in ({}, left_with):
+        st.query_params["run"] = left
+    asked = st.query_params.get("run")
+    st.session_state["_left"] = (others, asked)
+    return asked
+
+
+def link(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, str]:
+    """The query of a link that opens the form with a recipe's values, and these changes to them."""
+    values = {name: fields.as_widget_value(fields.SPECS[name], value) for name, value in changes.items()}
+    return {"recipe": recipe.title} | {name: fields.in_link(name, str(value)) for name, value in values.items()}
+
+
+def chosen_recipe() -> Recipe | None:
+    """The recipe that the form starts from."""
+    return RECIPES.get(st.session_state.get("recipe") or "")
+
+
+def _recipe() -> Recipe | None:
+    st.selectbox(
+        "Start from an article",
+        list(RECIPES),
+        index=None,
+        format_func=lambda id: RECIPES[id].title,
+        placeholder="None: your own values",
+        key="recipe",
+        help="Fills the form with the values of one of five tutorials; change any of them and see what happens.",
+        on_change=_follow_recipe,
+        bind="query-params",
+    )
+    return chosen_recipe()
+
+
+def _follow_recipe() -> None:
+    recipe = chosen_recipe()
+    fill(recipe.config if recipe else RunConfig())
+
+
+def _say_differences(recipe: Recipe, config: RunConfig) -> None:
+    """Which values are no longer the article's."""
+    names = recipe.differences(config)
+    if not names:
+        st.caption(":material/fact_check: Exactly as the article has it.")
+        return
+    said = [
+        f"**{fields.SPECS[name].title}** {fields.in_words(name, config)} "
+        f"(article: {fields.in_words(name, recipe.config)})"
+        for name in names
+    ]
+    st.caption(f":material/edit: Differs in {', '.join(said)}.")
+    st.button("Back to the article's values", key="as_printed", type="tertiary", on_click=_follow_recipe)
 
 
 def _read_plain_links() -> None:
@@ -68,27 +133,28 @@ def _read_plain_links() -> None:
     By opening the page anew: a value that a widget can't read is struck from the URL, and lost by a reload.
     """
     said = st.query_params.to_dict()
-    labels = {name: dict(zip(spec.choices, spec.labels, strict=True)) for name, spec in _SPECS.items() if spec.choices}
-    read = {name: labels.get(name, {}).get(value, value) for name, value in said.items()}
+    read = {name: fields.in_link(name, value) for name, value in said.items()}
     if read != said:
         st.switch_page("pages/train.py", query_params=read)
 
 
 def fill(config: RunConfig) -> None:
     """Put a configuration's values into the form; only before its widgets are drawn, or in a callback."""
-    for name, spec in _SPECS.items():
-        st.session_state[name] = _as_widget_value(spec, getattr(config, name))
+    for name, spec in fields.SPECS.items():
+        st.session_state[name] = fields.as_widget_value(spec, getattr(config, name))
 
 
-def _act(lab: Lab, run: Run | None) -> None:
+def _act(lab: Lab, run: Run | None, recipe: Recipe | None) -> None:
     try:
-        config = parse_config({name: st.session_state[name] for name in _SPECS if name in st.session_state})
+        config = parse_config({name: st.session_state[name] for name in fields.SPECS if name in st.session_state})
     except ConfigError as error:
         for problem in error.problems:
-            title = _SPECS[problem.field].title if problem.field in _SPECS else problem.field
+            title = fields.SPECS[problem.field].title if problem.field in fields.SPECS else problem.field
             st.caption(f":material/error: **{title}** {problem.rule}.")
         config = None
     if config is not None:
+        if recipe is not None:
+            _say_differences(recipe, config)
         st.caption(_promise(lab, config, run))
     st.button(
         "Train",
@@ -140,7 +206,7 @@ def _promise(lab: Lab, config: RunConfig, run: Run | None) -> str:
             return f":material/schedule: **New**: {about}."
 
 
-def _dataset(lab: Lab) -> None:
+def _dataset(lab: Lab, base: RunConfig) -> None:
     """The data set, and one sentence where MNIST is not here (yet)."""
     mnist = lab.dataset_status("mnist")
     if mnist.state in (DatasetState.FAILED, DatasetState.DAMAGED):
@@ -150,143 +216,15 @@ def _dataset(lab: Lab) -> None:
                 st.session_state["dataset"] = "digits"
     elif mnist.state is DatasetState.READY and st.session_state.pop("_offered_digits", False):
         st.session_state["dataset"] = "mnist"
-    _select("dataset")
+    fields.select("dataset", base)
     chosen = st.session_state["dataset"]
     if chosen != "mnist":
         st.caption(DATASETS[chosen].sentence)
-    _fetching(lab, "mnist" if chosen == "digits" else chosen)
-
-
-def _fetching(lab: Lab, name: str) -> None:
-    """How the fetch of a data set goes; draws itself anew until that is settled."""
-    status = lab.dataset_status(name)
-    if status.warning and name == st.session_state["dataset"]:
-        st.caption(":material/info: Not quite the published files.", help=status.warning)
-    if status.state is DatasetState.READY:
-        return
-    busy = lab.fetching(name)
-
-    @st.fragment(run_every=0.5 if busy else None)
-    def watch() -> None:
-        now = lab.dataset_status(name)
-        if busy and (now.state is DatasetState.READY or not lab.fetching(name)):
-            st.rerun()
-        if now.state is DatasetState.FETCHING or busy:
-            fraction = now.fraction if now.state is DatasetState.FETCHING and now.fraction else 0.0
-            st.progress(fraction, text=f"Fetching {DATASETS[name].title}")
-        else:
-            _say_missing(now)
-            fetch = "Fetch it" if now.state is DatasetState.MISSING else "Try again"
-            st.button(fetch, key="fetch", on_click=lab.fetch, args=(name,))
-
-    watch()
-
-
-def _say_missing(status: DatasetStatus) -> None:
-    """What happened and where its files belong; the whole story is in the help."""
-    title, folder = DATASETS[status.name].title, DATASETS[status.name].folder
-    happened = {
-        DatasetState.FAILED: f"{title} could not be fetched",
-        DatasetState.DAMAGED: f"{title} is damaged",
-    }.get(status.state, f"{title} is not here")
-    instead = "; digits are chosen instead" if st.session_state["dataset"] == "digits" else ""
-    where = f" Its files belong in `{folder}` below the data folder."
-    st.caption(f":material/cloud_off: {happened}{instead}.{where}", help=status.message)
-
-
-# One widget per kind of field ---------------------------------------------------------------------------------------
-
-
-def _choice(name: str, **options: Any) -> None:
-    """A few choices side by side."""
-    spec = _SPECS[name]
-    labels = dict(zip(spec.choices, spec.labels, strict=True))
-    st.segmented_control(
-        spec.title,
-        spec.choices,
-        default=spec.default,
-        required=True,
-        format_func=labels.__getitem__,
-        key=name,
-        help=spec.help,
-        width="stretch",
-        bind="query-params",
-        **options,
-    )
-
-
-def _select(name: str) -> None:
-    """More choices, in a list."""
-    spec = _SPECS[name]
-    labels = dict(zip(spec.choices, spec.labels, strict=True))
-    st.selectbox(
-        spec.title,
-        spec.choices,
-        index=spec.choices.index(spec.default),
-        format_func=labels.__getitem__,
-        key=name,
-        help=spec.help,
-        bind="query-params",
-    )
-
-
-def _number(name: str) -> None:
-    """Values worth offering, and any other that is typed."""
-    spec = _SPECS[name]
-    offered = [f"{step:g}" for step in spec.steps]
-    current = st.session_state.get(name, st.query_params.get(name))
-    if current is not None and current not in offered:
-        offered = sorted([*offered, current], key=_as_number)
-    st.selectbox(
-        spec.title,
-        offered,
-        index=offered.index(f"{spec.default:g}"),
-        key=name,
-        help=spec.help,
-        accept_new_options=True,
-        bind="query-params",
-    )
-
-
-def _text(name: str) -> None:
-    spec = _SPECS[name]
-    st.text_input(
-        spec.title,
-        value=_as_widget_value(spec, spec.default),
-        key=name,
-        help=spec.help,
-        max_chars=40,
-        bind="query-params",
-    )
-
-
-def _flag(name: str) -> None:
-    spec = _SPECS[name]
-    st.toggle(spec.title, value=spec.default, key=name, help=spec.help, bind="query-params")
+    wanted = "mnist" if chosen == "digits" else chosen
+    fetching.show(lab, wanted, key="fetch", said="; digits are chosen instead" if chosen == "digits" else "")
 
 
 def _suggest_rate() -> None:
     """Another optimizer wants another learning rate; one that the user chose is left alone."""
     if st.session_state.get("learning_rate") in _RATES.values():
         st.session_state["learning_rate"] = _RATES[st.session_state["optimizer"]]
-
-
-def _as_widget_value(spec: Spec, value: Any) -> Any:
-    match spec.kind:
-        case "sizes":
-            return ", ".join(map(str, value))
-        case "integer":
-            return str(value)
-        case "number":
-            return f"{value:g}"
-        case "choice":
-            return str(value)
-        case "flag":
-            return value
-
-
-def _as_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("inf")

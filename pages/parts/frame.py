@@ -6,9 +6,11 @@ import streamlit as st
 
 from mnistlr_core.lab import Lab
 
-__all__ = ["lab", "require", "run"]
+__all__ = ["arrived", "lab", "require", "run"]
 
 _INSIDE = "_inside_frame"
+_TITLE = "_page_title"
+_ARRIVED = "_arrived"
 
 
 @st.cache_resource(show_spinner=False)
@@ -26,11 +28,18 @@ def run() -> None:
     # An emoji is drawn by the browser; a Material icon would be fetched from Google by every visitor.
     st.set_page_config(page_title="mnistlr", page_icon="🔢", layout="wide")
     page = _navigation()
+    st.session_state[_ARRIVED] = st.session_state.get(_TITLE, page.title) != page.title
+    st.session_state[_TITLE] = page.title
     st.session_state[_INSIDE] = True
     try:
         page.run()
     finally:
         st.session_state[_INSIDE] = False
+
+
+def arrived() -> bool:
+    """Whether this run of the script is the first after another page."""
+    return bool(st.session_state.get(_ARRIVED))
 
 
 def require() -> None:
@@ -51,6 +60,8 @@ def _navigation() -> st.Page:
         [
             st.Page("pages/train.py", title="Train", icon=":material/play_arrow:", url_path="home", default=True),
             st.Page("pages/train.py", title="Train", url_path="train", visibility="hidden"),
+            st.Page("pages/articles.py", title="Articles", icon=":material/fact_check:"),
+            st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
         ],
         position="top",
     )

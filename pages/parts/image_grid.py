@@ -1,14 +1,10 @@
 """The images that a run got wrong, as tiles: order, filters, pages.
 
-All tiles of a page come as one PNG in one element. A picture per tile would be a request per tile, which a hosted page
-pays for with 24 round trips.
+All tiles of a page come as one PNG in one element.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -16,9 +12,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
-from PIL import Image
 
 from mnistlr_core.evaluation import Mistake, Order, Predictions, describe, mistakes
+from pages.parts import sprites
 
 __all__ = ["filtered_cell", "show_cell", "show_mistakes", "tiles_html"]
 
@@ -48,48 +44,29 @@ STYLE = """
 def tiles_html(images: NDArray[np.uint8], mistakes: Sequence[Mistake], classes: Sequence[str]) -> str:
     """A grid of captioned tiles as HTML for `st.html`, with one PNG for all images.
 
-    images: uint8 [k, h, w] or [k, h, w, 3], one for each of the k mistakes. Grey images are inverted, to ink on paper:
-    dark strokes on white read better than the reverse, on either theme.
+    images: uint8 [k, h, w] or [k, h, w, 3], one for each of the k mistakes.
 
     Raises ValueError when there are no images, or not as many as mistakes.
     """
     if not len(images) == len(mistakes) > 0:
         raise ValueError(f"one image for each mistake, and at least one; got {len(images)} and {len(mistakes)}")
-    columns = math.isqrt(len(images) - 1) + 1
-    rows = -(-len(images) // columns)
+    columns, rows = sprites.table(len(images))
     tiles = []
     for position, mistake in enumerate(mistakes):
         row, column = divmod(position, columns)
         words = _describe(mistake, classes)
         tiles.append(
             f'<figure role="img" aria-label="{words}" title="{words}">'
-            f'<i style="background-position:{_percent(column, columns)} {_percent(row, rows)}"></i>'
+            f'<i style="background-position:{sprites.offset(column, columns)} {sprites.offset(row, rows)}"></i>'
             f"<figcaption><b>{escape(classes[mistake.predicted])}</b> not {escape(classes[mistake.actual])}"
             f"<small><span>loss </span>{mistake.loss:.1f} · {100 * mistake.probability:.0f} %</small>"
             "</figcaption></figure>"
         )
     return (
         f"<style>{STYLE}</style>"
-        f'<div class="mn-tiles"><div style="--sprite:url({_sprite(images, columns, rows)});'
+        f'<div class="mn-tiles"><div style="--sprite:url({sprites.sprite(images, columns, rows)});'
         f'--size:{100 * columns}% {100 * rows}%">{"".join(tiles)}</div></div>'
     )
-
-
-def _sprite(images: NDArray[np.uint8], columns: int, rows: int) -> str:
-    """All images in rows in one PNG, as a data URI."""
-    ink = 255 - images if images.ndim == 3 else images
-    blank = np.full((columns * rows - len(ink), *ink.shape[1:]), 255, np.uint8)
-    height, width, *channels = ink.shape[1:]
-    table = np.concatenate([ink, blank]).reshape(rows, columns, height, width, *channels)
-    pixels = table.swapaxes(1, 2).reshape(rows * height, columns * width, *channels)
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _percent(position: int, count: int) -> str:
-    """Where a tile lies in the sprite: CSS counts from the first tile, 0 %, to the last, 100 %."""
-    return f"{100 * position / max(count - 1, 1):.6g}%"
 
 
 def _describe(mistake: Mistake, classes: Sequence[str]) -> str:

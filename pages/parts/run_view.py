@@ -9,6 +9,7 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from mnistlr_core import charts
+from mnistlr_core.articles import Recipe
 from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import TestWatch
 from mnistlr_core.errors import ArtifactError, DatasetError
@@ -51,19 +52,29 @@ _BETWEEN = 60
 """Pixels between the figures and the curves: for the progress bar while a run trains, for its facts afterwards."""
 
 
-def show_empty(lab: Lab) -> None:
-    """Nothing chosen yet: what this is, what to press, and what others have trained."""
+def show_empty(lab: Lab, recipe: Recipe | None) -> None:
+    """Nothing trained yet: what this is or what the recipe teaches, what to press, and what others have trained."""
     with st.container(border=True):
         st.markdown("##### What happens if I change this?")
-        st.markdown(
-            "Train a linear model or a small neural network on handwritten digits, here and now. "
-            "Pick values on the form, press **Train**, watch the curves, and see the images it reads wrong."
-        )
+        if recipe is None:
+            st.markdown(
+                "Train a linear model or a small neural network on handwritten digits, here and now. "
+                "Pick values on the form, press **Train**, watch the curves, and see the images it reads wrong."
+            )
+        else:
+            st.markdown(f"**{recipe.title}.** {recipe.teaches}")
+            _say_claims(recipe)
+            st.page_link("pages/articles.py", label="Does that hold?", icon=":material/fact_check:")
     recent = [run for run in lab.runs(limit=20) if run.state is RunState.FINISHED][:6]
     if recent:
         st.markdown("###### Trained before")
         for run in recent:
             _offer(run)
+
+
+def _say_claims(recipe: Recipe) -> None:
+    said = "; ".join(claim.words for claim in recipe.claims)
+    st.caption(f":material/fact_check: The article says: {said}." if said else "The article gives no figure.")
 
 
 def _offer(run: Run) -> None:
@@ -76,13 +87,15 @@ def _offer(run: Run) -> None:
         st.caption(" · ".join(words))
 
 
-def show(lab: Lab, run: Run) -> None:
-    """The whole view of a run, whatever its state."""
+def show(lab: Lab, run: Run, recipe: Recipe | None) -> None:
+    """The whole view of a run, whatever its state; with a recipe, beside what its article says."""
     if run.state.active:
         _live(lab, run)
         return
     _header(run)
     _explain(run)
+    if recipe is not None:
+        _say_claims(recipe)
     if run.test is not None:
         _metrics(run)
         with st.container(height=_BETWEEN, border=False):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "percent"]
+from mnistlr_core.config import Inputs, RunConfig, fields
+
+__all__ = ["duration", "percent", "setting"]
 
 
 def duration(seconds: float) -> str:
@@ -19,3 +21,15 @@ def duration(seconds: float) -> str:
 def percent(share: float) -> str:
     """An accuracy as `91.87 %`."""
     return f"{100 * share:.2f} %"
+
+
+def setting(config: RunConfig) -> str:
+    """What is trained, in a line: the label, and what is not as usual in inputs, outputs and held-out images."""
+    labels = {spec.name: dict(zip(spec.choices, spec.labels, strict=True)) for spec in fields() if spec.choices}
+    words = [config.label, f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"]
+    if config.inputs is not Inputs.UNIT:
+        words.append(f"pixels {labels['inputs'][config.inputs]}")
+    if config.output_sigmoid:
+        words.append("sigmoid on the output")
+    words.append(f"{config.valid_fraction:.0%} held out".replace("%", " %") if config.valid_fraction else "all images")
+    return " · ".join(words)

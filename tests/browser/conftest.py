@@ -124,7 +124,7 @@ def _note(message: ConsoleMessage, errors: list[str]) -> None:
     """
     address = urlsplit(message.location.get("url", ""))
     outside = address.hostname not in (None, "127.0.0.1") and "net::ERR_" in message.text
-    looking = address.path.startswith("/train/_stcore/") and "404" in message.text
+    looking = address.path.split("/")[2:3] == ["_stcore"] and "404" in message.text
     if message.type == "error" and not (outside or looking):
         errors.append(f"{message.text} ({address.geturl()})")
 
