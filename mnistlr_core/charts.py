@@ -8,7 +8,6 @@ dotted. Numbers travel as float32 arrays, which Plotly encodes as binary: half t
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ __all__ = [
     "frame",
     "in_page_colour",
     "loss_figure",
+    "loss_top",
     "new_figure",
 ]
 
@@ -82,9 +82,9 @@ class RunCurves:
         return int(np.lexsort((loss, -accuracy))[0])
 
 
-def colour(key: str) -> str:
-    """The colour of the run with this id, the same in every process and on every page."""
-    return PALETTE[zlib.crc32(key.encode()) % len(PALETTE)]
+def colour(place: int) -> str:
+    """The colour of the run with this place in the palette, the same on every page."""
+    return PALETTE[place % len(PALETTE)]
 
 
 def curves(
@@ -170,7 +170,7 @@ def loss_figure(curves: RunCurves, *, colour: str, epochs: int) -> go.Figure:
     )
     series = (curves.train_loss, curves.valid_loss, curves.test_loss)
     _add_series(figure, curves, series, colour, "%{y:.4f}")
-    top = _loss_top(curves, epochs)
+    top = loss_top(curves, epochs)
     if curves.diverged_at is not None:
         last = _last(curves.step_epochs, curves.step_losses) or _last(curves.epochs, curves.train_loss)
         _add_divergence(figure, last, top, colour, epochs)
@@ -213,7 +213,7 @@ def in_page_colour(text: str) -> str:
     return f'<span style="color:currentColor">{text}</span>'
 
 
-def _loss_top(curves: RunCurves, epochs: int) -> float:
+def loss_top(curves: RunCurves, epochs: int) -> float:
     """The upper end of the loss axis, a round number that hardly moves while points arrive.
 
     Batches count by means over parts of the whole run, without the first and the unfinished part: the highest of those

@@ -13,6 +13,7 @@ from time import monotonic, sleep
 
 from tqdm import tqdm
 
+from mnistlr_core import cli_runs
 from mnistlr_core.articles import RECIPES, SEEDS, article_configs, find_recipe
 from mnistlr_core.catalogue import DATASETS
 from mnistlr_core.config import Spec, fields, parse_config
@@ -22,7 +23,16 @@ from mnistlr_core.errors import ConfigError, MnistlrError
 from mnistlr_core.export import assessment_as_dict, recipe_as_dict, run_as_dict
 from mnistlr_core.lab import Lab
 from mnistlr_core.records import Outcome, RunState
-from mnistlr_core.terminal import POLL_SECONDS, Interrupts, print_assessment, print_json, print_run, watch, watch_all
+from mnistlr_core.terminal import (
+    POLL_SECONDS,
+    Interrupts,
+    json_option,
+    print_assessment,
+    print_json,
+    print_run,
+    watch,
+    watch_all,
+)
 from mnistlr_core.verdicts import assess
 
 __all__ = ["main"]
@@ -41,6 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     except MnistlrError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:  # a file of the user's: not there, or not to be written
+        print(f"{error.filename or 'file'}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,37 +64,20 @@ def _parser() -> argparse.ArgumentParser:
     for spec in fields():
         train.add_argument(f"--{spec.name.replace('_', '-')}", dest=spec.name, help=_help(spec), metavar=_metavar(spec))
     train.add_argument("--recipe", metavar="ID", help="start from an article's values; see `recipes`")
-    _json_option(train)
+    json_option(train)
     train.set_defaults(command=_train)
 
     recipes = commands.add_parser("recipes", help="list the articles' recipes with their claims")
-    _json_option(recipes)
+    json_option(recipes)
     recipes.set_defaults(command=_recipes)
 
     articles = commands.add_parser("articles", help="train what is missing of the articles, and check their claims")
     articles.add_argument("--seeds", type=int, choices=range(1, 101), default=SEEDS, metavar="N", help="(default 3)")
     articles.add_argument("--dataset", choices=list(DATASETS), default="mnist", help="claims are about mnist only")
-    _json_option(articles)
+    json_option(articles)
     articles.set_defaults(command=_articles)
 
-    runs = commands.add_parser("runs", help="list the stored runs, newest first")
-    runs.add_argument("--limit", type=int, default=50, help="how many at the most (default 50)")
-    _json_option(runs)
-    runs.set_defaults(command=_runs)
-
-    show = commands.add_parser("show", help="show one run")
-    show.add_argument("id")
-    _json_option(show)
-    show.set_defaults(command=_show)
-
-    stop = commands.add_parser("stop", help="ask a run to stop; it keeps what was trained")
-    stop.add_argument("id")
-    stop.set_defaults(command=_stop)
-
-    delete = commands.add_parser("delete", help="delete a run with its history and files")
-    delete.add_argument("id")
-    delete.add_argument("--yes", action="store_true", help="really do it")
-    delete.set_defaults(command=_delete)
+    cli_runs.add_commands(commands)
 
     data = commands.add_parser("data", help="which data sets are here, and fetching them")
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
@@ -111,10 +107,6 @@ def _metavar(spec: Spec) -> str:
             return "N[,N...]"
         case _:
             return "N" if spec.kind == "integer" else "X"
-
-
-def _json_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -166,47 +158,6 @@ def _articles(options: argparse.Namespace) -> int:
     return next(
         (_EXIT[state] for state in (RunState.FAILED, RunState.STOPPED, RunState.DIVERGED) if state in states), 0
     )
-
-
-def _runs(options: argparse.Namespace) -> int:
-    with closing(Lab()) as lab:
-        found = lab.runs(limit=options.limit)
-        if options.json:
-            print_json({"runs": [run_as_dict(run, lab.history(run.id)) for run in found]})
-            return 0
-        for run in found:
-            accuracy = f"{run.test.accuracy:.4f}" if run.test else "      "
-            print(
-                f"{run.id}  {run.state:9}  {accuracy}  {run.seconds:8.1f} s  {run.config.dataset}  {run.config.label}"
-            )
-        if not found:
-            print("No runs yet: python -m mnistlr_core train", file=sys.stderr)
-    return 0
-
-
-def _show(options: argparse.Namespace) -> int:
-    with closing(Lab()) as lab:
-        run = lab.run(options.id)
-        if options.json:
-            print_json(run_as_dict(run, lab.history(run.id), cached=run.state.answered))
-        else:
-            print_run(lab, run, cached=False)
-    return 0
-
-
-def _stop(options: argparse.Namespace) -> int:
-    with closing(Lab()) as lab:
-        lab.stop(options.id)
-    return 0
-
-
-def _delete(options: argparse.Namespace) -> int:
-    if not options.yes:
-        print(f"This deletes run {options.id} for good; say --yes to do it.", file=sys.stderr)
-        return 2
-    with closing(Lab()) as lab:
-        lab.delete(options.id)
-    return 0
 
 
 def _data_status(options: argparse.Namespace) -> int:

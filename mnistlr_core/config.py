@@ -307,6 +307,11 @@ class RunConfig(BaseModel):
         return self.digest[:12]
 
     @property
+    def family(self) -> str:
+        """What runs that differ only in their seeds have in common: the id of the one whose seed is 0."""
+        return self.replace(seed=0).short_id
+
+    @property
     def label(self) -> str:
         """A name for people: `Linear, SGD, lr 0.03, batch 100`."""
         model = "Linear" if self.architecture is Architecture.LINEAR else "MLP " + "-".join(map(str, self.hidden))

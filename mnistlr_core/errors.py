@@ -13,6 +13,8 @@
     ├── RunError
     │   ├── RunNotFound      no run has this id
     │   ├── RunActive        the run is queued or running, so it can't be deleted
+    │   ├── EditRefused      a name, note or tag breaks a rule
+    │   ├── EditConflict     somebody else edited the run in the meantime
     │   └── FenceLost        this attempt was superseded; its writes are refused
     ├── ArtifactError
     │   ├── ArtifactMissing  the store names a file that is gone
@@ -35,6 +37,8 @@ __all__ = [
     "DatasetError",
     "DatasetMissing",
     "DownloadFailed",
+    "EditConflict",
+    "EditRefused",
     "EngineUnavailable",
     "FenceLost",
     "MnistlrError",
@@ -115,6 +119,14 @@ class RunNotFound(RunError):
 
 class RunActive(RunError):
     """The run is queued or running: stop it first."""
+
+
+class EditRefused(RunError):
+    """A name, a note or a tag is too long, or has what it may not have."""
+
+
+class EditConflict(RunError):
+    """Somebody else edited the run since it was read; nothing of this edit was written."""
 
 
 class FenceLost(RunError):

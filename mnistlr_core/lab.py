@@ -21,6 +21,7 @@ from mnistlr_core.engine import Engine
 from mnistlr_core.errors import ArtifactDamaged, ArtifactMissing
 from mnistlr_core.estimate import Workload, estimate_seconds, workload
 from mnistlr_core.evaluation import Predictions
+from mnistlr_core.library import Library
 from mnistlr_core.records import EpochRow, Evidence, Outcome, Run, Submission, TestRow
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
@@ -49,6 +50,8 @@ class Lab:
         self._store = Store(self.settings.database)
         self._artifacts = Artifacts(self.settings.artifact_url)
         self._engine = Engine(self.settings, self._store)
+        self.library = Library(self._store)
+        """Runs as people look for and keep them."""
         self._predictions = lru_cache(maxsize=32)(self._read_predictions)
         self._dataset = lru_cache(maxsize=8)(self._open_dataset)
         self._survey = lru_cache(maxsize=8)(self._make_survey)
@@ -90,6 +93,11 @@ class Lab:
         """One run. Raises RunNotFound."""
         return self._store.run(run_id)
 
+    def find(self, run_ids: Sequence[str]) -> dict[str, Run]:
+        """Those of the runs that exist, by their whole ids, in the order asked for."""
+        found = self._store.find(run_ids)
+        return {run_id: found[run_id] for run_id in run_ids if run_id in found}
+
     def runs(self, *, limit: int = 100, offset: int = 0) -> tuple[Run, ...]:
         """Runs, newest first."""
         return self._store.runs(limit=limit, offset=offset)
@@ -97,11 +105,19 @@ class Lab:
     def history(self, run_id: str) -> tuple[EpochRow, ...]:
         return self._store.history(run_id)
 
+    def histories(self, run_ids: Sequence[str]) -> dict[str, tuple[EpochRow, ...]]:
+        """The finished epochs of several runs, by their whole ids."""
+        return self._store.histories(run_ids)
+
     def evidence(self, configs: Sequence[RunConfig]) -> dict[str, Evidence]:
         """Those of the configurations' runs that exist, with their histories, by id: two queries for any number."""
         runs = self._store.find([config.short_id for config in configs])
         histories = self._store.histories(list(runs))
         return {run_id: Evidence(run, histories[run_id]) for run_id, run in runs.items()}
+
+    def epoch_seconds(self, run_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The training seconds at the end of each finished epoch, float32 [epochs], of several runs."""
+        return self._store.epoch_seconds(run_ids)
 
     def workload(self, configs: Sequence[RunConfig], runs: Mapping[str, Evidence]) -> Workload:
         """How far the runs of `configs` have come together, and how long the rest of them will take."""
@@ -126,6 +142,16 @@ class Lab:
         self._store.delete(run.id)
         self._artifacts.delete(run.id)
         self._predictions.cache_clear()
+
+    def weights(self, run: Run) -> bytes:
+        """A run's trained weights as a safetensors file, whose keys are those of a plain `nn.Sequential`.
+
+        Raises ArtifactMissing, ArtifactDamaged: train the run again.
+        """
+        stored = self._store.artifact(run.id, "weights")
+        if stored is None:
+            raise ArtifactMissing(f"run {run.id} keeps no weights; train it to its end, or stop it after an epoch")
+        return self._artifacts.read(stored)
 
     def predictions(self, run: Run) -> Predictions:
         """What a finished or stopped run read in the test images.

@@ -90,6 +90,21 @@ class Run:
     diverged_step: int | None
     test: Result | None
     versions: dict[str, str] = field(hash=False)
+    name: str | None = None
+    """What somebody called it; `title` is what to show."""
+    note: str = ""
+    starred: bool = False
+    archived: bool = False
+    revision: int = 0
+    """Counts the edits of name and note: an edit names the one that it read."""
+    colour: int = 0
+    """Its place in the palette, the same on every page."""
+    family: str = ""
+    """Equal for runs that differ only in their seeds."""
+
+    @property
+    def title(self) -> str:
+        return self.name or self.config.label
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ the write-ahead log only from 3.51.3 on (older libraries can corrupt it when sev
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,25 @@ from filelock import FileLock
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from mnistlr_core.config import parse_config
 from mnistlr_core.errors import StoreBusy, StoreDamaged, StoreError, StoreNewer
 
-__all__ = ["SCHEMA_VERSION", "artifacts", "database_now", "epochs", "looks", "open_database", "runs", "speeds", "steps"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "artifacts",
+    "config_field",
+    "database_now",
+    "epochs",
+    "looks",
+    "open_database",
+    "runs",
+    "speeds",
+    "steps",
+    "tags",
+]
 
 _BUSY_SECONDS = 15
 _WAL_SAFE = (3, 51, 3)
@@ -62,7 +77,17 @@ runs = sa.Table(
     sa.Column("test_accuracy", sa.Float),
     sa.Column("test_errors", sa.Integer),
     sa.Column("versions", sa.JSON, nullable=False, default=dict),
+    # What people add to a run. `revision` counts their edits, so that two of them at once are noticed.
+    sa.Column("name", sa.Text),
+    sa.Column("note", sa.Text),
+    sa.Column("starred", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("archived", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("revision", sa.Integer, nullable=False, server_default=sa.text("0")),
+    # The run's place in the palette, and the digest of its configuration without the seed.
+    sa.Column("colour", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sa.Column("family", sa.String(12), nullable=False, server_default=""),
 )
+sa.Index("ix_runs_family", runs.c.family)
 
 
 def _of_run() -> sa.Column[Any]:
@@ -100,6 +125,8 @@ looks = sa.Table(
     sa.Column("loss", sa.Float),
     sa.Column("accuracy", sa.Float, nullable=False),
 )
+
+tags = sa.Table("tags", metadata, _of_run(), sa.Column("tag", sa.String(40), primary_key=True))
 
 artifacts = sa.Table(
     "artifacts",
@@ -140,13 +167,54 @@ def _postgresql_now(element: object, compiler: object, **kwargs: object) -> str:
     return "extract(epoch from clock_timestamp())"
 
 
-def _migrate_1(connection: Connection) -> None:
-    """The first layout."""
-    metadata.create_all(connection)
+class config_field(FunctionElement[str]):  # noqa: N801
+    """One field of a run's stored configuration as text; null where the configuration doesn't use it."""
+
+    name = "config_field"
+    type = sa.Text()
+    inherit_cache = True
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_migrate_1,)
-SCHEMA_VERSION = len(MIGRATIONS)
+@compiles(config_field, "sqlite")
+def _sqlite_field(element: config_field, compiler: SQLCompiler, **kwargs: object) -> str:
+    column, name = element.clauses
+    return f"CAST(json_extract({compiler.process(column)}, '$.' || {compiler.process(name)}) AS TEXT)"
+
+
+@compiles(config_field, "postgresql")
+def _postgresql_field(element: config_field, compiler: SQLCompiler, **kwargs: object) -> str:
+    column, name = element.clauses
+    return f"(CAST({compiler.process(column)} AS json) ->> {compiler.process(name)})"
+
+
+def _to_2(connection: Connection) -> None:
+    """What people keep: names, notes, tags, stars, archived runs; and each run's colour and family."""
+    for column in (
+        "name TEXT",
+        "note TEXT",
+        "starred BOOLEAN NOT NULL DEFAULT false",
+        "archived BOOLEAN NOT NULL DEFAULT false",
+        "revision INTEGER NOT NULL DEFAULT 0",
+        "colour INTEGER NOT NULL DEFAULT 0",
+        "family VARCHAR(12) NOT NULL DEFAULT ''",
+    ):
+        connection.execute(sa.text(f"ALTER TABLE runs ADD COLUMN {column}"))
+    connection.execute(sa.text("CREATE INDEX ix_runs_family ON runs (family)"))
+    connection.execute(
+        sa.text(
+            "CREATE TABLE tags (run_id VARCHAR(12) NOT NULL REFERENCES runs (id) ON DELETE CASCADE, "
+            "tag VARCHAR(40) NOT NULL, PRIMARY KEY (run_id, tag))"
+        )
+    )
+    kept = connection.execute(sa.text("SELECT id, config FROM runs ORDER BY created_at, id")).all()
+    for place, row in enumerate(kept):
+        values = {"id": row.id, "colour": place % 8, "family": parse_config(json.loads(row.config)).family}
+        connection.execute(sa.text("UPDATE runs SET colour = :colour, family = :family WHERE id = :id"), values)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_to_2,)
+"""The steps from each layout to the next one, from layout 1 on; a new store is made in the last layout at once."""
+SCHEMA_VERSION = 1 + len(MIGRATIONS)
 
 
 def open_database(url: str) -> Engine:
@@ -227,16 +295,17 @@ def _version(connection: Connection) -> int:
 
 
 def _upgrade(connection: Connection) -> None:
-    """Run the migrations that are missing, in the caller's transaction: all of them or none."""
+    """Make the tables, or run the migrations that are missing, in the caller's transaction: all of them or none."""
     version = _version(connection)
     if version > SCHEMA_VERSION:
         message = f"the store has layout {version}, this program knows layouts up to {SCHEMA_VERSION}"
         raise StoreNewer(f"{message}; update mnistlr, or choose another MNISTLR_HOME")
-    for migrate in MIGRATIONS[version:]:
-        migrate(connection)
     if version == 0:
+        metadata.create_all(connection)
         connection.execute(sa.insert(schema).values(version=SCHEMA_VERSION))
     elif version < SCHEMA_VERSION:
+        for migrate in MIGRATIONS[version - 1 :]:
+            migrate(connection)
         connection.execute(sa.update(schema).values(version=SCHEMA_VERSION))
 
 

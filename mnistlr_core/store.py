@@ -25,6 +25,9 @@ from mnistlr_core.records import EpochRow, Outcome, Result, Run, RunState, Speed
 
 __all__ = ["ACTIVE", "Store"]
 
+COLOURS = 8
+"""As many as the palette has."""
+
 ACTIVE = (RunState.QUEUED, RunState.RUNNING)
 
 
@@ -52,7 +55,9 @@ class Store:
             row = db.execute(sa.select(schema.runs.c.state).where(schema.runs.c.digest == config.digest)).first()
             if row is None:
                 now = schema.database_now()
-                values = {"id": config.short_id, "digest": config.digest, "config": config.stored()}
+                stored = config.stored()
+                values: dict[str, Any] = {"id": config.short_id, "digest": config.digest, "config": stored}
+                values |= {"family": config.family, "colour": _next_colour()}
                 try:
                     db.execute(
                         sa.insert(schema.runs).values(**values, state=RunState.QUEUED, created_at=now, queued_at=now)
@@ -89,8 +94,9 @@ class Store:
         return _run(row)
 
     def runs(self, *, limit: int = 100, offset: int = 0) -> tuple[Run, ...]:
-        """Runs, newest first."""
-        query = sa.select(schema.runs).order_by(schema.runs.c.created_at.desc(), schema.runs.c.id)
+        """Runs, newest first, without those put into the archive."""
+        query = sa.select(schema.runs).where(~schema.runs.c.archived)
+        query = query.order_by(schema.runs.c.created_at.desc(), schema.runs.c.id)
         with self.reading() as db:
             return tuple(_run(row) for row in db.execute(query.limit(limit).offset(offset)))
 
@@ -117,6 +123,16 @@ class Store:
             for run_id, *values in db.execute(query):
                 found[run_id].append(EpochRow(*values))
         return {run_id: tuple(rows) for run_id, rows in found.items()}
+
+    def epoch_seconds(self, run_ids: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """The training seconds at the end of each finished epoch, float32 [epochs], of several runs."""
+        table = schema.epochs
+        query = sa.select(table.c.run_id, table.c.seconds).where(table.c.run_id.in_(run_ids)).order_by(table.c.epoch)
+        found: dict[str, list[float]] = {run_id: [] for run_id in run_ids}
+        with self.reading() as db:
+            for run_id, seconds in db.execute(query):
+                found[run_id].append(seconds)
+        return {run_id: np.array(seconds, dtype=np.float32) for run_id, seconds in found.items()}
 
     def step_losses(self, run_id: str) -> NDArray[np.float32]:
         """The training loss of every step so far, float32 [steps]."""
@@ -236,6 +252,11 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _next_colour() -> sa.ColumnElement[int]:
+    """Consecutive runs have different colours."""
+    return (sa.select(sa.func.count()).select_from(schema.runs).scalar_subquery()) % COLOURS
+
+
 def _outcome(state: RunState) -> Outcome:
     if state.answered:
         return Outcome.CACHED
@@ -297,4 +318,11 @@ def _run(row: Row[Any]) -> Run:
         diverged_step=row.diverged_step,
         test=result,
         versions=dict(row.versions),
+        name=row.name,
+        note=row.note or "",
+        starred=row.starred,
+        archived=row.archived,
+        revision=row.revision,
+        colour=row.colour,
+        family=row.family,
     )

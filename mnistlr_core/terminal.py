@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import sys
@@ -19,9 +20,23 @@ from mnistlr_core.records import Evidence, Run, RunState
 from mnistlr_core.sentences import measured_words, verdict_sentence
 from mnistlr_core.verdicts import Assessment
 
-__all__ = ["POLL_SECONDS", "Interrupts", "print_assessment", "print_json", "print_run", "watch", "watch_all"]
+__all__ = [
+    "POLL_SECONDS",
+    "Interrupts",
+    "json_option",
+    "print_assessment",
+    "print_json",
+    "print_run",
+    "watch",
+    "watch_all",
+]
 
 POLL_SECONDS = 0.1
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--json` to a command."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
 class Interrupts:

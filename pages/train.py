@@ -8,8 +8,8 @@ from pages.parts import form, frame, run_view
 frame.require()
 lab = frame.lab()
 
+asked = form.asked_run()
 try:
-    asked = form.asked_run()
     run, missing = lab.run(asked) if asked else None, None
 except RunNotFound as error:
     run, missing = None, str(error)
@@ -19,9 +19,14 @@ except MnistlrError as error:
 
 controls, stage = st.columns([1, 3], gap="medium")
 with controls:
-    form.show(lab, run)
+    config = form.show(lab, run)
 with stage:
-    if missing:
+    if missing and config is not None and config.short_id == asked:
+        st.info(
+            "This run is not on this server, but the link carries its values: press **Train**, and it is.",
+            icon=":material/move_down:",
+        )
+    elif missing:
         st.warning(f"{missing[0].upper()}{missing[1:]}. Choose values and press Train.", icon=":material/link_off:")
     if run is None:
         run_view.show_empty(lab, form.chosen_recipe())

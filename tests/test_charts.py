@@ -15,6 +15,7 @@ import pytest
 from mnistlr_core import charts, records
 from mnistlr_core.charts import RunCurves, accuracy_figure, colour, curves, loss_figure
 from mnistlr_core.matrix import confusion_figure, picked_cell
+from mnistlr_core.store import COLOURS
 
 DIGITS = [str(digit) for digit in range(10)]
 NAN = float("nan")
@@ -181,7 +182,7 @@ def test_steps_per_epoch_must_be_positive() -> None:
     ],
 )
 def test_figures_are_valid_at_every_stage(build: Any, numbers: RunCurves) -> None:
-    figure = build(numbers, colour=colour("a"), epochs=8)
+    figure = build(numbers, colour=colour(0), epochs=8)
     spec = json.loads(figure.to_json())
     assert spec["layout"]["xaxis"]["range"] == [0, 8]
     low, high = spec["layout"]["yaxis"]["range"]
@@ -209,8 +210,9 @@ def test_without_validation_no_star() -> None:
     assert names(accuracy_figure(curves([row(1)], [], 1), colour="#123456", epochs=1)) == ["Training"]
 
 
-def test_a_colour_stays_the_same_in_every_process() -> None:
-    assert [colour(key) for key in ("a", "b", "run-7")] == ["#cc0910", "#e86b06", "#0c7259"]
+def test_there_are_as_many_colours_as_the_store_gives_out() -> None:
+    assert len({colour(place) for place in range(COLOURS)}) == COLOURS
+    assert colour(COLOURS) == colour(0)
 
 
 def linear(hexadecimal: str) -> Any:

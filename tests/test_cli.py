@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load
 
 from mnistlr_core.articles import RECIPES, article_configs
 from mnistlr_core.config import fields, parse_config
@@ -73,6 +74,72 @@ def test_what_was_trained_can_be_listed_shown_and_deleted(lab: Lab) -> None:
     gone = run(lab, "show", run_id)
     assert gone.returncode == 1
     assert "There is no run" in gone.stderr or "there is no run" in gone.stderr
+
+
+def test_runs_are_compared_in_values_figures_and_errors(lab: Lab) -> None:
+    ids = [
+        json.loads(run(lab, "train", *DIGITS, "--seed", "5", "--learning-rate", rate, "--json").stdout)["id"]
+        for rate in ("0.3", "0.001")
+    ]
+    said = json.loads(run(lab, "compare", *ids, "--json").stdout)
+    assert said["differs"] == {"learning_rate": [0.3, 0.001]}
+    assert [one["id"] for one in said["runs"]] == ids
+    wrong = [one["test"]["errors"] for one in said["runs"]]
+    errors = said["errors"]
+    assert errors["only_first"] + errors["both"] == wrong[0]
+    assert errors["only_second"] + errors["both"] == wrong[1]
+    assert 0 <= errors["mcnemar_p"] <= 1
+    told = run(lab, "compare", *ids).stdout
+    assert "learning_rate" in told
+    assert "McNemar's exact test" in told
+    assert run(lab, "compare", ids[0], "0123456789ab").returncode == 1
+
+
+def test_runs_are_named_noted_tagged_and_archived(lab: Lab) -> None:
+    run_id = json.loads(run(lab, "train", *DIGITS, "--seed", "6", "--json").stdout)["id"]
+    assert run(lab, "note", run_id, "slow but sure", "--name", "Tortoise").returncode == 0
+    assert run(lab, "note", run_id).stdout == "slow but sure\n"
+    assert lab.run(run_id).name == "Tortoise"
+    assert (
+        run(lab, "tag", run_id, "--add", "baseline", "--add", "two words").stdout == f"{run_id}  baseline, two words\n"
+    )
+    assert run(lab, "tag", run_id, "--remove", "baseline").stdout == f"{run_id}  two words\n"
+    refused = run(lab, "tag", run_id, "--add", "x" * 41)
+    assert (refused.returncode, "at most 40" in refused.stderr) == (1, True)
+    assert run(lab, "archive", run_id).returncode == 0
+    assert run_id not in run(lab, "runs").stdout
+    assert run(lab, "archive", run_id, "--restore").returncode == 0
+    assert run_id in run(lab, "runs").stdout
+
+
+def test_a_run_is_taken_away_in_every_kind_of_file(lab: Lab, tmp_path: Path) -> None:
+    run_id = json.loads(run(lab, "train", *DIGITS, "--seed", "7", "--json").stdout)["id"]
+    files = {kind: tmp_path / f"run.{kind}" for kind in ("script", "report", "weights", "csv", "json")}
+    done = run(lab, "export", run_id, *(word for kind, path in files.items() for word in (f"--{kind}", str(path))))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [str(path) for path in files.values()]
+    compile(files["script"].read_text(), "script", "exec")
+    assert files["report"].read_text().startswith("<!doctype html>")
+    assert set(load(files["weights"].read_bytes())) == {"1.weight", "1.bias"}
+    assert files["csv"].read_text().count("\n") == 3
+    assert json.loads(files["json"].read_text())["id"] == run_id
+    assert run(lab, "export", run_id).returncode == 2
+    nowhere = run(lab, "export", run_id, "--csv", str(tmp_path / "none" / "x.csv"))
+    assert (nowhere.returncode, "No such file" in nowhere.stderr) == (1, True)
+
+
+def test_exported_configurations_are_trained_again_elsewhere(lab: Lab, tmp_path: Path) -> None:
+    path = tmp_path / "configs.json"
+    configs = [parse_config({"dataset": "digits", "epochs": 1, "seed": seed}) for seed in (31, 32)]
+    path.write_text(json.dumps([config.model_dump(mode="json") for config in configs]))
+    done = run(lab, "import", str(path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert [one["id"] for one in json.loads(done.stdout)["runs"]] == [config.short_id for config in configs]
+    path.write_text('[{"epochs": 0}, {"seed": -1}]')
+    bad = run(lab, "import", str(path))
+    assert bad.returncode == 2
+    assert [line.split(":")[0] for line in bad.stderr.splitlines()] == ["1. epochs", "2. seed"]
+    assert run(lab, "import", str(tmp_path / "none.json")).returncode == 1
 
 
 def test_bad_input_is_one_line_per_problem_and_exit_2(lab: Lab) -> None:

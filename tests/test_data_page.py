@@ -288,7 +288,8 @@ def show(**query: Any) -> AppTest:
 
 def grid(page: AppTest, key: str = "data_tiles") -> dict[str, Any]:
     """What the tiles' component is given: those of the images, or `data_means`."""
-    images, means = (json.loads(component.proto.json) for component in page.get("bidi_component"))
+    given = [json.loads(component.proto.json) for component in page.get("bidi_component")]
+    images, means = (data for data in given if "tiles" in data)
     return dict(images if key == "data_tiles" else means)
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from pages.parts import sprites, tiles
+from mnistlr_core import sprites
+from pages.parts import tiles
 from pages.parts.pixel_values import pixels_html
 from pages.parts.tiles import Tile
 

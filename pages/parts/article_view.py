@@ -18,7 +18,7 @@ from mnistlr_core.lab import Lab
 from mnistlr_core.records import Evidence, RunState
 from mnistlr_core.sentences import measured_words, verdict_sentence
 from mnistlr_core.verdicts import Assessment, Check, Verdict, assess
-from pages.parts import fetching, form
+from pages.parts import fetching, form, share
 from pages.parts.words import duration, setting
 
 __all__ = ["show"]
@@ -70,6 +70,7 @@ def _controls(lab: Lab) -> tuple[int, str]:
             bind="query-params",
             width=180,
         )
+        share.show()
     fetching.show(lab, dataset, key="articles_fetch")
     return int(seeds or SEEDS), str(dataset)
 

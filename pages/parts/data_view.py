@@ -17,7 +17,7 @@ from mnistlr_core.data import Dataset, DatasetState, Origin
 from mnistlr_core.data_charts import class_figure, class_sentence, pixel_figure, pixel_sentence
 from mnistlr_core.lab import Lab
 from mnistlr_core.survey import Division, Part, Pixels, Survey
-from pages.parts import tiles
+from pages.parts import share, tiles
 from pages.parts.data_sets import shape
 from pages.parts.pixel_values import pixels_html
 from pages.parts.tiles import Tile
@@ -41,16 +41,18 @@ def choose(lab: Lab) -> str:
     asked = "data_set" in st.session_state or "data_set" in st.query_params
     if not asked and lab.dataset_status("mnist").state is not DatasetState.READY:
         st.session_state["data_set"] = "digits"
-    name: Any = st.segmented_control(
-        "Data set",
-        list(DATASETS),
-        default="mnist",
-        required=True,
-        format_func=lambda name: DATASETS[name].title,
-        key="data_set",
-        bind="query-params",
-        label_visibility="collapsed",
-    )
+    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="center"):
+        name: Any = st.segmented_control(
+            "Data set",
+            list(DATASETS),
+            default="mnist",
+            required=True,
+            format_func=lambda name: DATASETS[name].title,
+            key="data_set",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        share.show()
     return str(name)
 
 

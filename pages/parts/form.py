@@ -18,7 +18,7 @@ from mnistlr_core.data import DatasetState
 from mnistlr_core.errors import ConfigError
 from mnistlr_core.lab import Lab
 from mnistlr_core.records import Outcome, Run
-from pages.parts import fetching, fields, frame
+from pages.parts import fetching, fields, frame, share
 from pages.parts.words import duration, percent
 
 __all__ = ["asked_run", "chosen_recipe", "fill", "link", "show"]
@@ -27,11 +27,13 @@ _RATES = {Optimizer.SGD.value: "0.03", Optimizer.ADAM.value: "0.001", Optimizer.
 """A learning rate that works for each optimizer; the field's help names them too."""
 
 
-def show(lab: Lab, run: Run | None) -> None:
+def show(lab: Lab, run: Run | None) -> RunConfig | None:
     """Draw the form, and below it what pressing Train would come to, Train and Stop.
 
     A link that names a run fills the form with the run's values; those in the link itself win. With a recipe the
     widgets' defaults are the recipe's, so that a link holds the recipe and what differs from it.
+
+    Returns the configuration in the form, or None while it has problems.
     """
     if run is not None and (frame.arrived() or st.session_state.get("_filled_from") != run.id):
         st.session_state["_filled_from"] = run.id
@@ -64,7 +66,7 @@ def show(lab: Lab, run: Run | None) -> None:
             if st.session_state["test_watch"] == TestWatch.STEPS.value:
                 fields.text("test_watch_steps", base)
             fields.text("seed", base)
-        _act(lab, run, recipe)
+        return _act(lab, run, recipe)
 
 
 def asked_run() -> str | None:
@@ -144,7 +146,7 @@ def fill(config: RunConfig) -> None:
         st.session_state[name] = fields.as_widget_value(spec, getattr(config, name))
 
 
-def _act(lab: Lab, run: Run | None, recipe: Recipe | None) -> None:
+def _act(lab: Lab, run: Run | None, recipe: Recipe | None) -> RunConfig | None:
     try:
         config = parse_config({name: st.session_state[name] for name in fields.SPECS if name in st.session_state})
     except ConfigError as error:
@@ -177,8 +179,10 @@ def _act(lab: Lab, run: Run | None, recipe: Recipe | None) -> None:
             on_click=lab.stop,
             args=(run.id,),
         )
+    share.show()
     if run is not None and run.test is not None:  # on a phone the results are a screen below
         st.caption(f":material/south: Test accuracy **{percent(run.test.accuracy)}**")
+    return config
 
 
 def _train(lab: Lab, config: RunConfig) -> None:

@@ -60,6 +60,7 @@ def _navigation() -> st.Page:
         [
             st.Page("pages/train.py", title="Train", icon=":material/play_arrow:", url_path="home", default=True),
             st.Page("pages/train.py", title="Train", url_path="train", visibility="hidden"),
+            st.Page("pages/compare.py", title="Compare", icon=":material/stacked_line_chart:"),
             st.Page("pages/articles.py", title="Articles", icon=":material/fact_check:"),
             st.Page("pages/data.py", title="Data", icon=":material/dataset:"),
         ],

@@ -13,8 +13,8 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from mnistlr_core import sprites
 from mnistlr_core.evaluation import Mistake, Order, Predictions, describe, mistakes
-from pages.parts import sprites
 
 __all__ = ["filtered_cell", "show_cell", "show_mistakes", "tiles_html"]
 

@@ -19,8 +19,8 @@ from mnistlr_core.lab import Lab
 from mnistlr_core.matrix import confusion_figure, picked_cell
 from mnistlr_core.records import EpochRow, Run, RunState, TestRow, best_epoch
 from mnistlr_core.sentences import confusion_sentence, curves_sentence
-from pages.parts import form, image_grid
-from pages.parts.words import duration, percent
+from pages.parts import downloads, form, image_grid
+from pages.parts.words import duration, percent, plain
 
 __all__ = ["show", "show_empty"]
 
@@ -98,17 +98,27 @@ def show(lab: Lab, run: Run, recipe: Recipe | None) -> None:
         _say_claims(recipe)
     if run.test is not None:
         _metrics(run)
-        with st.container(height=_BETWEEN, border=False):
-            st.caption(_facts(lab, run))
+        with st.container(height=_BETWEEN, border=False, horizontal=True, vertical_alignment="center"):
+            st.caption(_facts(lab, run), width="content")
+            downloads.show_run(lab, run)
     _draw_curves(_Curves.of(lab, run))
     if run.test is not None:
         _mistakes(lab, run)
 
 
+def show_summary(lab: Lab, run: Run) -> None:
+    """A run in short, for a drawer: its state, figures and curves as they are now."""
+    _header(run)
+    if run.error:
+        st.caption(f":material/error: {plain(run.error)}")
+    _metrics(run)
+    _draw_curves(_Curves.of(lab, run), key="drawer")
+
+
 def _header(run: Run) -> None:
     word, icon, colour = _BADGES[run.state]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"##### {run.config.label}", width="content")
+        st.markdown(f"##### {plain(run.title)}", width="content")
         st.badge(word, icon=icon, color=colour)  # type: ignore[arg-type]
         st.badge(DATASETS[run.config.dataset].title, color="gray")
         if run.device:
@@ -210,7 +220,7 @@ def _facts(lab: Lab, run: Run) -> str:
     return " · ".join(words)
 
 
-def _draw_curves(drawn: _Curves) -> None:
+def _draw_curves(drawn: _Curves, *, key: str = "chart") -> None:
     if not len(drawn.step_losses):
         return
     run = drawn.run
@@ -222,7 +232,7 @@ def _draw_curves(drawn: _Curves) -> None:
         diverged_step=run.diverged_step,
     )
     ended_early = run.state in (RunState.STOPPED, RunState.DIVERGED, RunState.FAILED)
-    colour, epochs = charts.colour(run.id), max(run.epoch, 1) if ended_early else run.config.epochs
+    colour, epochs = charts.colour(run.colour), max(run.epoch, 1) if ended_early else run.config.epochs
     sentence = curves_sentence(numbers)
     figures = {"Loss": charts.loss_figure(numbers, colour=colour, epochs=epochs)}
     if drawn.history or run.state.active:
@@ -231,7 +241,7 @@ def _draw_curves(drawn: _Curves) -> None:
         for title, figure in figures.items():
             with st.container(border=True):
                 st.markdown(f"###### {title}")
-                st.plotly_chart(figure, key=f"chart_{title.lower()}", config={"displayModeBar": False}, alt=sentence)
+                st.plotly_chart(figure, key=f"{key}_{title.lower()}", config={"displayModeBar": False}, alt=sentence)
     if run.state in (RunState.FINISHED, RunState.STOPPED):  # a trend is a matter for the end
         st.caption(sentence)
 

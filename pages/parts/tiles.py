@@ -12,7 +12,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from pages.parts import sprites
+from mnistlr_core import sprites
 
 __all__ = ["Tile", "show"]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from mnistlr_core.config import Inputs, RunConfig, fields
 
-__all__ = ["duration", "percent", "setting"]
+__all__ = ["ago", "duration", "percent", "plain", "setting"]
+
+_MARKS = {ord(mark): f"\\{mark}" for mark in r"\`*_{}[]<>()#+-.!|~:$"}
 
 
 def duration(seconds: float) -> str:
@@ -33,3 +35,18 @@ def setting(config: RunConfig) -> str:
         words.append("sigmoid on the output")
     words.append(f"{config.valid_fraction:.0%} held out".replace("%", " %") if config.valid_fraction else "all images")
     return " · ".join(words)
+
+
+def ago(seconds: float) -> str:
+    """`now`, `5 min`, `3 h`, `2 d`: how old something is."""
+    if seconds < 60:
+        return "now"
+    for unit, length in (("d", 86_400), ("h", 3600)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 60:.0f} min"
+
+
+def plain(text: str) -> str:
+    """Somebody's own words for `st.markdown`, which is to show them and obey none."""
+    return text.translate(_MARKS)
