@@ -28,7 +28,8 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem;
   color: #1b1f2a; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } small, .quiet { color: #6a7080; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } h3 { font-size: 0.95rem; }
+small, .quiet { color: #6a7080; }
 table { border-collapse: collapse; } th, td { border: 1px solid #dfe2ec; padding: 0.3rem 0.7rem; text-align: left; }
 .wide { overflow-x: auto; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(64px, 1fr)); gap: 0.7rem; }
@@ -67,7 +68,7 @@ def run_report(evidence: Evidence, curves: charts.RunCurves, tested: Tested | No
         parts += [
             "<h2>Confusion</h2>",
             f"<p>{escape(confusion_sentence(matrix, tested.classes))}</p>",
-            _plot(confusion_figure(matrix, tested.classes), "Confusion matrix"),
+            _plot(confusion_figure(matrix, tested.classes), "Actual by predicted class"),
             f"<h2>What it got wrong: {predictions.errors:,} of {len(predictions.labels):,}</h2>",
             _mistakes(tested),
         ]
@@ -138,10 +139,10 @@ def _plot(figure: go.Figure, label: str) -> str:
     drawn = go.Figure(figure).update_layout(
         paper_bgcolor=clear, plot_bgcolor=clear, font={"color": "#7b8190"}, template="none"
     )
-    drawn.update_xaxes(gridcolor="rgba(128,128,128,0.25)")
-    drawn.update_yaxes(gridcolor="rgba(128,128,128,0.25)")
+    drawn.update_xaxes(gridcolor="rgba(128,128,128,0.25)", automargin=True)
+    drawn.update_yaxes(gridcolor="rgba(128,128,128,0.25)", automargin=True)
     body = drawn.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
-    return f'<div role="img" aria-label="{escape(label)}">{body}</div>'
+    return f'<h3>{escape(label)}</h3><div role="img" aria-label="{escape(label)}">{body}</div>'
 
 
 def _mistakes(tested: Tested) -> str:

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from mnistlr_core.errors import MnistlrError, RunNotFound
+from mnistlr_core.links import unpack
 from pages.parts import form, frame, run_view
 
 frame.require()
@@ -19,7 +20,8 @@ except MnistlrError as error:
 
 controls, stage = st.columns([1, 3], gap="medium")
 with controls:
-    config = form.show(lab, run)
+    carried = {one.short_id: one for one in unpack(st.query_params.get("with", ""))} if missing else {}
+    config = form.show(lab, run, carried.get(asked or ""))
 with stage:
     if missing and config is not None and config.short_id == asked:
         st.info(

@@ -10,6 +10,7 @@ from mnistlr_core import data, tasks
 from mnistlr_core.articles import RECIPES, Recipe
 from mnistlr_core.config import fields, parse_config
 from mnistlr_core.data import DatasetState
+from mnistlr_core.links import pack, unpack
 from mnistlr_core.records import RunState
 from mnistlr_core.settings import Settings
 from mnistlr_core.store import Store
@@ -256,3 +257,20 @@ def test_coming_back_by_the_menu_shows_the_run_that_was_left(settings: Settings,
     page.switch_page("pages/train.py").run()
     assert "Most confused" in text_of(page)
     assert page.selectbox(key="batch_size").value == "32"
+
+
+def test_a_link_to_a_run_that_is_not_here_carries_its_values(store: Store) -> None:
+    config = parse_config(DIGITS | {"optimizer": "adam", "inputs": "symmetric"})
+    page = show(run=config.short_id, **{"with": pack([config])})
+    assert "the link carries its values" in text_of(page)
+    assert page.selectbox(key="inputs").value == "symmetric"
+    page.button(key="train").click().run()
+    assert store.run(config.short_id).config == config
+    other = show(run="0123456789ab", **{"with": pack([config])})
+    assert "There is no run '0123456789ab' here" in text_of(other)
+
+
+def test_the_share_box_of_a_run_carries_its_values(settings: Settings, store: Store) -> None:
+    run = trained(settings, store, DIGITS)
+    (given,) = (json.loads(component.proto.json) for component in show(run=run.id).get("bidi_component"))
+    assert [config.short_id for config in unpack(given["extra"]["with"])] == [run.id]

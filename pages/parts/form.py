@@ -17,6 +17,7 @@ from mnistlr_core.config import Architecture, Optimizer, RunConfig, TestWatch, p
 from mnistlr_core.data import DatasetState
 from mnistlr_core.errors import ConfigError
 from mnistlr_core.lab import Lab
+from mnistlr_core.links import pack
 from mnistlr_core.records import Outcome, Run
 from pages.parts import fetching, fields, frame, share
 from pages.parts.words import duration, percent
@@ -27,17 +28,20 @@ _RATES = {Optimizer.SGD.value: "0.03", Optimizer.ADAM.value: "0.001", Optimizer.
 """A learning rate that works for each optimizer; the field's help names them too."""
 
 
-def show(lab: Lab, run: Run | None) -> RunConfig | None:
+def show(lab: Lab, run: Run | None, carried: RunConfig | None = None) -> RunConfig | None:
     """Draw the form, and below it what pressing Train would come to, Train and Stop.
 
     A link that names a run fills the form with the run's values; those in the link itself win. With a recipe the
     widgets' defaults are the recipe's, so that a link holds the recipe and what differs from it.
 
+    carried: what the link holds of a run that isn't here; it fills the form in the run's place.
+
     Returns the configuration in the form, or None while it has problems.
     """
-    if run is not None and (frame.arrived() or st.session_state.get("_filled_from") != run.id):
-        st.session_state["_filled_from"] = run.id
-        fill(run.config)
+    source = run.config if run else carried
+    if source is not None and (frame.arrived() or st.session_state.get("_filled_from") != source.short_id):
+        st.session_state["_filled_from"] = source.short_id
+        fill(source)
     _read_plain_links()
     with st.container(border=True, key="form"):
         recipe = _recipe()
@@ -66,7 +70,11 @@ def show(lab: Lab, run: Run | None) -> RunConfig | None:
             if st.session_state["test_watch"] == TestWatch.STEPS.value:
                 fields.text("test_watch_steps", base)
             fields.text("seed", base)
-        return _act(lab, run, recipe)
+        config = _act(lab, run, recipe)
+        share.show({"with": pack([run.config])} if run else None)
+        if run is not None and run.test is not None:  # on a phone the results are a screen below
+            st.caption(f":material/south: Test accuracy **{percent(run.test.accuracy)}**")
+        return config
 
 
 def asked_run() -> str | None:
@@ -179,9 +187,6 @@ def _act(lab: Lab, run: Run | None, recipe: Recipe | None) -> RunConfig | None:
             on_click=lab.stop,
             args=(run.id,),
         )
-    share.show()
-    if run is not None and run.test is not None:  # on a phone the results are a screen below
-        st.caption(f":material/south: Test accuracy **{percent(run.test.accuracy)}**")
     return config
 
 
