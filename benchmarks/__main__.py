@@ -1,4 +1,4 @@
-"""`python -m benchmarks training` and `python -m benchmarks page`: measure, and print a table or JSON."""
+"""`python -m benchmarks training`, `page` and `compare`: measure, and print a table or JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import digits, page, training
+from benchmarks import compare, digits, page, training
 from benchmarks.peers import CONTENDERS
 from benchmarks.report import to_json, to_text
 from mnistlr_core.settings import Settings
@@ -47,6 +47,11 @@ def _training(asked: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 def _page(asked: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     report = page.run(rounds=asked.rounds, data=asked.data, say=_say)
     return page.to_text(report), page.to_json(report)
+
+
+def _compare(asked: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    report = compare.run(runs=asked.runs, rounds=asked.rounds, say=_say)
+    return compare.to_text(report), compare.to_json(report)
 
 
 def _say(line: str) -> None:
@@ -87,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("page", parents=[common], help="what a view, a redraw and a watcher cost")
     command.set_defaults(run=_page)
     command.add_argument("--rounds", type=_at_least(1), default=5, metavar="R", help="pairs of trainings; default 5")
+
+    command = commands.add_parser("compare", parents=[common], help="what the Compare page costs with many runs")
+    command.set_defaults(run=_compare)
+    command.add_argument("--runs", type=_at_least(1), default=10_000, metavar="N", help="stored runs; default 10,000")
+    command.add_argument("--rounds", type=_at_least(1), default=4, metavar="R", help="default 4")
     return parser
 
 

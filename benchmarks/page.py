@@ -26,7 +26,7 @@ from mnistlr_core.config import parse_config
 from mnistlr_core.lab import Lab
 from mnistlr_core.settings import Settings
 
-__all__ = ["PageReport", "run", "to_json", "to_text"]
+__all__ = ["PageReport", "cost", "milliseconds", "run", "serving", "to_json", "to_text", "train"]
 
 _RERUNS = 20
 _LINEAR = {"learning_rate": 0.1, "epochs": 40}
@@ -49,13 +49,13 @@ def run(*, rounds: int, data: Path | None, say: Callable[[str], None]) -> PageRe
     """Measure on MNIST, or on digits where MNIST is not here; `rounds` pairs of watched and unwatched trainings."""
     with TemporaryDirectory(prefix="mnistlr-page-", ignore_cleanup_errors=True) as folder:
         settings = Settings(home=Path(folder), data=data or Settings().data)
-        with _server(settings) as (address, process), closing(Lab(settings)) as lab:
+        with serving(settings) as (address, process), closing(Lab(settings)) as lab:
             dataset = _dataset(lab, say)
-            finished = _train(lab, {"dataset": dataset, "epochs": 5})
+            finished = train(lab, {"dataset": dataset, "epochs": 5})
             say("the finished page")
-            views = [_cost(process, lambda: _view(address, finished)) for _ in range(_RERUNS)]
+            views = [cost(process, lambda: _view(address, finished)) for _ in range(_RERUNS)]
             with visiting(address, f"run={finished}") as visitor:
-                reruns = [_cost(process, visitor.rerun) for _ in range(_RERUNS)]
+                reruns = [cost(process, visitor.rerun) for _ in range(_RERUNS)]
             redraws: list[float] = []
             ratios = {}
             for name, fields in (("linear", _LINEAR), ("mlp", _MLP)):
@@ -73,9 +73,9 @@ def run(*, rounds: int, data: Path | None, say: Callable[[str], None]) -> PageRe
 def to_text(report: PageReport) -> str:
     """The report as a table."""
     rows = [
-        ("first view of the finished Train page", _milliseconds(report.first_view_cpu)),
-        ("rerun of the finished Train page", _milliseconds(report.rerun_cpu)),
-        ("live redraw", _milliseconds(report.live_redraw_cpu)),
+        ("first view of the finished Train page", milliseconds(report.first_view_cpu)),
+        ("rerun of the finished Train page", milliseconds(report.rerun_cpu)),
+        ("live redraw", milliseconds(report.live_redraw_cpu)),
         ("linear training, watched / unwatched", _ratio(report.watched_linear)),
         ("MLP training, watched / unwatched", _ratio(report.watched_mlp)),
     ]
@@ -105,10 +105,10 @@ def _watched(lab: Lab, address: str, process: psutil.Process, values: dict[str, 
 
 
 def _seconds(lab: Lab, values: dict[str, Any]) -> float:
-    return lab.run(_train(lab, values)).seconds
+    return lab.run(train(lab, values)).seconds
 
 
-def _train(lab: Lab, values: dict[str, Any]) -> str:
+def train(lab: Lab, values: dict[str, Any]) -> str:
     run_id = lab.submit(parse_config(values)).run_id
     while lab.run(run_id).state.active:
         sleep(0.05)
@@ -120,7 +120,7 @@ def _view(address: str, run_id: str) -> None:
         pass
 
 
-def _cost(process: psutil.Process, act: Callable[[], None]) -> float:
+def cost(process: psutil.Process, act: Callable[[], None]) -> float:
     before = _cpu(process)
     act()
     return _cpu(process) - before
@@ -146,7 +146,7 @@ def _dataset(lab: Lab, say: Callable[[str], None]) -> str:
 
 
 @contextmanager
-def _server(settings: Settings) -> Iterator[tuple[str, psutil.Process]]:
+def serving(settings: Settings) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -178,7 +178,7 @@ def _wait_for_health(address: str) -> None:
     raise RuntimeError("the dashboard's server did not start within 30 s")
 
 
-def _milliseconds(found: Spread) -> str:
+def milliseconds(found: Spread) -> str:
     return f"{1000 * found.median:.0f} ms ({1000 * found.low:.0f}–{1000 * found.high:.0f}), n {found.n}"
 
 

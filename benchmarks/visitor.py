@@ -20,10 +20,11 @@ __all__ = ["Visitor", "visiting"]
 
 @dataclass
 class Visitor:
-    """One open page. `query` is its URL's query string."""
+    """One open page. `query` is its URL's query string, `page` its path, empty for the first page."""
 
     socket: ClientConnection
     query: str = ""
+    page: str = ""
     timers: dict[str, float] = field(default_factory=dict)
     """The interval, in seconds, of every fragment that wants to be drawn again."""
 
@@ -35,6 +36,7 @@ class Visitor:
         """
         request = BackMsg()
         request.rerun_script.query_string = self.query
+        request.rerun_script.page_name = self.page
         request.rerun_script.fragment_id = fragment
         if not fragment:
             self.timers.clear()
@@ -64,9 +66,9 @@ class Visitor:
 
 
 @contextmanager
-def visiting(address: str, query: str = "") -> Iterator[Visitor]:
+def visiting(address: str, query: str = "", page: str = "") -> Iterator[Visitor]:
     """Open the page of the server at `address` (host:port) and draw it once."""
     with connect(f"ws://{address}/_stcore/stream", subprotocols=["streamlit"], max_size=None) as socket:  # type: ignore[list-item]
-        visitor = Visitor(socket, query)
+        visitor = Visitor(socket, query, page)
         visitor.rerun()
         yield visitor

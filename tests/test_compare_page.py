@@ -222,7 +222,7 @@ def show(**query: Any) -> AppTest:
 
 def tick(page: AppTest, rows: list[int]) -> None:
     """What a click in the table's first column does."""
-    page.session_state["cmp_rows"] = {"selection": {"rows": rows, "columns": [], "cells": []}}
+    page.session_state["runs"] = {"selection": {"rows": rows, "columns": [], "cells": []}}
     page.run()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import statistics
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,21 @@ def test_text_is_looked_for_in_words_tags_ids_and_values(few: Store, ids: list[s
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_text_breaks_the_search(many: Store, text: str) -> None:
     assert Library(many).list(RunQuery(text=text)).total <= RUNS
+
+
+def test_of_ten_thousand_runs_only_a_page_is_in_memory(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    fill(store, 10_000)
+    library = Library(store)
+    library.list(RunQuery())  # what is loaded once doesn't count
+    tracemalloc.start()
+    for sort in (Sort.CREATED, Sort.BEST_ACCURACY):
+        assert library.list(RunQuery(sort=sort), offset=5000).total == 10_000
+        assert len(library.groups(RunQuery(), FAMILY)) == 25
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    store.close()
+    assert peak < 3_000_000  # the configurations alone are 4 MB of text
 
 
 def test_groups_have_the_means_and_spreads_of_their_runs(many: Store) -> None:

@@ -197,11 +197,11 @@ def _table(rows: Sequence[Listed], *, best: bool) -> None:
     ids = [row.run.id for row in rows]
     if st.session_state.get("_cmp_ticked_for") != ids:  # other rows, or other runs picked: tick those that are
         here = [place for place, run_id in enumerate(ids) if run_id in picked_ids()]
-        st.session_state["cmp_rows"] = {"selection": {"rows": here, "columns": [], "cells": []}}
+        st.session_state["runs"] = {"selection": {"rows": here, "columns": [], "cells": []}}
         st.session_state["_cmp_ticked_for"] = ids
     event: Any = st.dataframe(
         _frame(rows, best=best),
-        key="cmp_rows",
+        key="runs",
         height="content",
         hide_index=True,
         on_select="rerun",
