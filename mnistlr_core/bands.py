@@ -10,12 +10,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mnistlr_core.articles import Claimed, Relation
-from mnistlr_core.charts import MOST_MARKERS, SERIES, Floats, RunCurves, accuracy_floor, frame
+from mnistlr_core.charts import BAND_OPACITY, MOST_MARKERS, QUIET, SERIES, Floats, RunCurves, accuracy_floor, frame
 
 __all__ = ["Band", "bands", "bands_figure"]
 
-CLAIMED = "#7b8190"  # 3.9:1 on white, 4.6:1 on the dark page
-BAND_OPACITY = 0.18
 _SHARE_OF_SPLIT = {"Training": "train_accuracy", "Validation": "valid_accuracy", "Test": "test_accuracy"}
 
 
@@ -80,7 +78,7 @@ def bands_figure(
             _add_band(figure, band, f"{band.split}, {title}" if title else band.split, colour)
     for claim in claims:
         if claim.relation is not Relation.ABOUT:
-            figure.add_hline(y=100 * claim.value, line={"color": CLAIMED, "width": 1, "dash": "dot"})
+            figure.add_hline(y=100 * claim.value, line={"color": QUIET, "width": 1, "dash": "dot"})
     if claims:
         figure.add_scatter(
             x=[claim.epochs for claim in claims],
@@ -88,7 +86,7 @@ def bands_figure(
             text=[claim.words for claim in claims],
             name="Claimed",
             mode="markers",
-            marker={"symbol": "diamond-open", "size": 11, "color": CLAIMED, "line": {"width": 2}},
+            marker={"symbol": "diamond-open", "size": 11, "color": QUIET, "line": {"width": 2}},
             cliponaxis=False,
             hovertemplate="%{text}<extra>Claimed</extra>",
         )

@@ -166,7 +166,7 @@ def _export(options: argparse.Namespace) -> int:
         run = lab.run(options.id)
         wanted = [(kind, path) for kind in Kind if (path := getattr(options, kind.value))]
         for kind, path in wanted:
-            path.write_bytes(run_file(lab, run, kind).data)
+            path.write_bytes(run_file(lab, run, kind))
             print(path)
         evidence = Evidence(run, lab.history(run.id))
         if options.tensorboard:

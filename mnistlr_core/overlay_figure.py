@@ -23,8 +23,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mnistlr_core.charts import (
+    BAND_OPACITY,
     MARGIN,
     MOST_MARKERS,
+    QUIET,
     SERIES,
     STEP_POINTS,
     TOPS,
@@ -47,9 +49,7 @@ STYLES = dict(zip(SPLITS, SERIES, strict=True))
 SYMBOLS = ("circle", "square", "triangle-up", "diamond-tall", "hexagram")
 WIDTHS = (2.0, 3.5, 1.2)
 FEW_MARKERS = 12
-KEY = "#7b8190"  # the lines of the key, which are no run's: 3.9:1 on white, 4.6:1 on the dark page
 FAINT = 0.3
-BAND_OPACITY = 0.18  # as in `bands`
 LONGEST_TITLE = 36  # letters of a legend's entry: as many as a phone has room for
 MOST_DETAILS = 4  # of more runs than this the hyperparameters would fill the hover from top to bottom
 DETAILS_WIDTH = 44  # letters
@@ -89,10 +89,10 @@ def overlay_figure(
         place = {"xref": "paper", "yref": "paper", "x": 0.5, "y": sum(PLOTS[1][3]) / 2}
         figure.add_annotation(text=words, showarrow=False, opacity=0.7, **place)
     key: dict[str, dict[str, Any]] = {
-        name: {"mode": "lines", "line": {"color": KEY, "width": 2, "dash": dash}} for name, dash, _ in SERIES
+        name: {"mode": "lines", "line": {"color": QUIET, "width": 2, "dash": dash}} for name, dash, _ in SERIES
     }
-    key["Batches"] = {"mode": "lines", "line": {"color": KEY, "width": 1}, "opacity": 2 * FAINT}
-    key["Best"] = {"mode": "markers", "marker": {"symbol": "star", "size": 13, "color": KEY}}
+    key["Batches"] = {"mode": "lines", "line": {"color": QUIET, "width": 1}, "opacity": 2 * FAINT}
+    key["Best"] = {"mode": "markers", "marker": {"symbol": "star", "size": 13, "color": QUIET}}
     for name in [name for name in key if name in drawn]:
         figure.add_scatter(x=[None], y=[None], name=name, legend="legend2", hoverinfo="skip", **key[name])
     return figure

@@ -137,7 +137,7 @@ def _plot(figure: go.Figure, label: str) -> str:
     """A figure as a division; the script that draws it is in the page once. Its ground is the page's own."""
     clear = "rgba(0,0,0,0)"
     drawn = go.Figure(figure).update_layout(
-        paper_bgcolor=clear, plot_bgcolor=clear, font={"color": "#7b8190"}, template="none"
+        paper_bgcolor=clear, plot_bgcolor=clear, font={"color": charts.QUIET}, template="none"
     )
     drawn.update_xaxes(gridcolor="rgba(128,128,128,0.25)", automargin=True)
     drawn.update_yaxes(gridcolor="rgba(128,128,128,0.25)", automargin=True)

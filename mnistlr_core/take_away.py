@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import plotly.graph_objects as go
@@ -18,7 +17,7 @@ from mnistlr_core.records import Evidence, Run
 from mnistlr_core.report import Tested, comparison_report, run_report
 from mnistlr_core.script import standalone_script
 
-__all__ = ["File", "Kind", "comparison_file", "run_curves", "run_file"]
+__all__ = ["Kind", "comparison_file", "run_curves", "run_file"]
 
 
 class Kind(StrEnum):
@@ -32,63 +31,56 @@ class Kind(StrEnum):
 
     @property
     def label(self) -> str:
-        return _LABELS[self]
+        """What it is called on a screen."""
+        return _KINDS[self][0]
+
+    @property
+    def extension(self) -> str:
+        """How such a file's name ends, without the dot."""
+        return _KINDS[self][1]
 
 
-_LABELS = {
-    Kind.SCRIPT: "PyTorch script",
-    Kind.REPORT: "HTML report",
-    Kind.WEIGHTS: "Weights (safetensors)",
-    Kind.CSV: "History (CSV)",
-    Kind.JSON: "All of it (JSON)",
+_KINDS = {
+    Kind.SCRIPT: ("PyTorch script", "py"),
+    Kind.REPORT: ("HTML report", "html"),
+    Kind.WEIGHTS: ("Weights (safetensors)", "safetensors"),
+    Kind.CSV: ("History (CSV)", "csv"),
+    Kind.JSON: ("All of it (JSON)", "json"),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file to be written or downloaded."""
-
-    name: str
-    mime: str
-    data: bytes
-
-
-def run_file(lab: Lab, run: Run, kind: Kind) -> File:
+def run_file(lab: Lab, run: Run, kind: Kind) -> bytes:
     """A run as a file of this kind.
 
     Raises:
-        RunError: the run has nothing of this kind, since it has not been tested.
+        RunError: the run has no script, since it has not been tested.
         ArtifactMissing, ArtifactDamaged: its weights are gone; train it again.
     """
     evidence = Evidence(run, lab.history(run.id))
     match kind:
         case Kind.SCRIPT:
-            return File(f"mnistlr_{run.id}.py", "text/x-python", standalone_script(run).encode())
+            return standalone_script(run).encode()
         case Kind.REPORT:
-            page = run_report(evidence, run_curves(lab, evidence), _tested(lab, run))
-            return File(f"mnistlr_{run.id}.html", "text/html", page.encode())
+            return run_report(evidence, run_curves(lab, evidence), _tested(lab, run)).encode()
         case Kind.WEIGHTS:
-            return File(f"mnistlr_{run.id}.safetensors", "application/octet-stream", lab.weights(run))
+            return lab.weights(run)
         case Kind.CSV:
-            return File(f"mnistlr_{run.id}.csv", "text/csv", history_csv(evidence).encode())
+            return history_csv(evidence).encode()
         case Kind.JSON:
-            text = json.dumps(run_as_dict(run, evidence.history), allow_nan=False, indent=2)
-            return File(f"mnistlr_{run.id}.json", "application/json", text.encode())
+            return json.dumps(run_as_dict(run, evidence.history), allow_nan=False, indent=2).encode()
 
 
 def comparison_file(
     kind: Kind, evidence: Sequence[Evidence], titles: Sequence[str], figure: go.Figure, sentences: Sequence[str]
-) -> File:
+) -> bytes:
     """Several runs as one file: a table, an object, or a report. Raises ValueError for any other kind."""
     match kind:
         case Kind.CSV:
-            return File("mnistlr_runs.csv", "text/csv", runs_csv(evidence).encode())
+            return runs_csv(evidence).encode()
         case Kind.JSON:
-            text = json.dumps(runs_as_dict(evidence), allow_nan=False, indent=2)
-            return File("mnistlr_runs.json", "application/json", text.encode())
+            return json.dumps(runs_as_dict(evidence), allow_nan=False, indent=2).encode()
         case Kind.REPORT:
-            page = comparison_report(evidence, titles, figure, sentences)
-            return File("mnistlr_comparison.html", "text/html", page.encode())
+            return comparison_report(evidence, titles, figure, sentences).encode()
         case _:
             raise ValueError(f"several runs are taken away as csv, json or report; got {kind}")
 

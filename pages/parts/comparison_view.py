@@ -125,15 +125,9 @@ def _curves(lab: Lab, evidence: Sequence[Evidence], titles: Sequence[str], names
         st.plotly_chart(figure, key="cmp_curves", config={"displayModeBar": False}, alt=alt)
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(plain(alt))
+            shown = (evidence, titles, figure, sentences)
             kinds = (Kind.REPORT, Kind.CSV, Kind.JSON)
-            make = partial(_file, evidence=evidence, titles=titles, figure=figure, sentences=sentences)
-            downloads.show_comparison({kind: partial(make, kind) for kind in kinds})
-
-
-def _file(
-    kind: Kind, *, evidence: Sequence[Evidence], titles: Sequence[str], figure: go.Figure, sentences: Sequence[str]
-) -> bytes:
-    return comparison_file(kind, evidence, titles, figure, sentences).data
+            downloads.show_comparison({kind: partial(comparison_file, kind, *shown) for kind in kinds})
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -13,7 +13,6 @@ from mnistlr_core.take_away import Kind, run_file
 
 __all__ = ["show_comparison", "show_run"]
 
-_EXTENSIONS = {Kind.SCRIPT: "py", Kind.REPORT: "html", Kind.WEIGHTS: "safetensors", Kind.CSV: "csv", Kind.JSON: "json"}
 _ICONS = {
     Kind.SCRIPT: ":material/code:",
     Kind.REPORT: ":material/description:",
@@ -24,17 +23,13 @@ _ICONS = {
 
 
 def show_run(lab: Lab, run: Run) -> None:
-    """A finished or stopped run in each kind of file."""
+    """A run in each kind of file that it can be had as."""
     kinds = list(Kind) if run.test else [Kind.REPORT, Kind.CSV, Kind.JSON]
     with st.popover("Take away", icon=":material/download:", type="tertiary"):
         for kind in kinds:
-            _button(kind, f"mnistlr_{run.id}", partial(_made, lab, run, kind))
+            _button(kind, f"mnistlr_{run.id}", partial(run_file, lab, run, kind))
         if run.test:
             st.caption("The script needs only torch and torchvision, repeats this training, and checks itself.")
-
-
-def _made(lab: Lab, run: Run, kind: Kind) -> bytes:
-    return run_file(lab, run, kind).data
 
 
 def show_comparison(makers: Mapping[Kind, Callable[[], bytes]]) -> None:
@@ -48,7 +43,7 @@ def _button(kind: Kind, name: str, make: Callable[[], bytes]) -> None:
     st.download_button(
         kind.label,
         data=make,
-        file_name=f"{name}.{_EXTENSIONS[kind]}",
+        file_name=f"{name}.{kind.extension}",
         icon=_ICONS[kind],
         key=f"take_{kind.value}",
         on_click="ignore",

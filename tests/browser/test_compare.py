@@ -103,8 +103,8 @@ def test_a_report_opens_without_asking_anybody_for_anything(
 ) -> None:
     with closing(Lab(Settings(home=server.home))) as lab:
         file = run_file(lab, two[0], Kind.REPORT)
-    path = tmp_path / file.name
-    path.write_bytes(file.data)
+    path = tmp_path / "report.html"
+    path.write_bytes(file)
     page = browser.new_page()
     asked: list[str] = []
     errors: list[str] = []
