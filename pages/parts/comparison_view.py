@@ -154,7 +154,8 @@ def _single(lab: Lab, evidence: Sequence[Evidence], titles: Sequence[str]) -> li
 
 def _pooled(lab: Lab, groups: Sequence[Group]) -> list[Overlaid]:
     names = legends([group.config for group in groups], seeds=False)
-    titles = [f"{name}, {len(group.runs)} seeds" for group, name in zip(groups, names, strict=True)]
+    counts = [f"{len(group.runs)} seed{'s' if len(group.runs) > 1 else ''}" for group in groups]
+    titles = [f"{name}, {count}" for name, count in zip(names, counts, strict=True)]
     return [_overlaid(lab, group.runs, title) for group, title in zip(groups, titles, strict=True)]
 
 

@@ -8,6 +8,11 @@ from mnistlr_core.lab import Lab
 
 __all__ = ["arrived", "lab", "require", "run"]
 
+# A table that is wider than a phone scrolls within its card; Streamlit lets it run over the edge, out of reach.
+_WIDE_TABLES = """
+<style>[data-testid="stMarkdownContainer"] table { display: block; max-width: 100%; overflow-x: auto; }</style>
+"""
+
 _INSIDE = "_inside_frame"
 _TITLE = "_page_title"
 _ARRIVED = "_arrived"
@@ -27,6 +32,7 @@ def run() -> None:
     """Run the page that the URL asks for, inside the frame."""
     # An emoji is drawn by the browser; a Material icon would be fetched from Google by every visitor.
     st.set_page_config(page_title="mnistlr", page_icon="🔢", layout="wide")
+    st.html(_WIDE_TABLES)
     page = _navigation()
     st.session_state[_ARRIVED] = st.session_state.get(_TITLE, page.title) != page.title
     st.session_state[_TITLE] = page.title

@@ -73,7 +73,7 @@ def _archive(lab: Lab, ids: Sequence[str], on: bool, pick: Pick) -> None:
     pick([])
 
 
-@st.dialog("Run", width="large", position="right")
+@st.dialog("Run", width="medium", position="right")
 def _drawer(lab: Lab, runs: Sequence[Run]) -> None:
     """One of the runs, without leaving the page."""
     letters = ascii_uppercase[: len(runs)]

@@ -98,12 +98,11 @@ def show(lab: Lab, run: Run, recipe: Recipe | None) -> None:
         _say_claims(recipe)
     if run.test is not None:
         _metrics(run)
-        with st.container(height=_BETWEEN, border=False, horizontal=True, vertical_alignment="center"):
-            st.caption(_facts(lab, run), width="content")
-            downloads.show_run(lab, run)
-    elif run.step:
-        downloads.show_run(lab, run)
+        with st.container(height=_BETWEEN, border=False):
+            st.caption(_facts(lab, run))
     _draw_curves(_Curves.of(lab, run))
+    if run.step:
+        downloads.show_run(lab, run)
     if run.test is not None:
         _mistakes(lab, run)
 

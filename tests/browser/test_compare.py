@@ -169,6 +169,10 @@ def test_nothing_is_wider_than_a_phone(visit: Visit, two: list[Run], scheme: Lit
     page = visit(compare(two), width=390, color_scheme=scheme)
     expect(page.get_by_text("McNemar's exact test")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    tables = "[...document.querySelectorAll('[data-testid=stMarkdownContainer] table')]"
+    inside = f"{tables}.every(table => table.getBoundingClientRect().right <= 390)"
+    page.wait_for_function(f"{tables}.length > 1 && {inside}")
+    assert page.evaluate(f"{tables}.some(table => table.scrollWidth > table.clientWidth)")  # and it can be scrolled to
 
 
 def test_a_fresh_server_opens_the_page_as_its_first_request(visit: Visit, start: object, make_home: MakeHome) -> None:
