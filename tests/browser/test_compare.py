@@ -159,6 +159,7 @@ def test_a_run_in_training_goes_on_in_the_table_and_in_the_curves(visit: Visit, 
     eventually(lambda: points() > before, what="more epochs are drawn")
     store.request_stop(config.short_id)
     eventually(lambda: store.run(config.short_id).state is RunState.STOPPED, what="the run stops")
+    page.reload()  # or the page's own redraw at a run's end could shut the drawer again
     action(page, "cmp_open").click()
     expect(page.get_by_role("dialog").get_by_text("Stopped")).to_be_visible()
     store.close()
